@@ -1,0 +1,67 @@
+"""
+Every error a person can meet.
+
+* CubeoptError
+  - InputError
+    + ConfigError
+      > StudyError
+    + DataError
+    + DeviceError
+    + UnknownNameError
+  - CheckpointError
+  - StorageError
+    + SchemaError
+  - LeaseLostError
+
+The command line prints each as one line, without a traceback, and leaves with its exit code.
+"""
+
+
+class CubeoptError(Exception):
+    """The work could not be done."""
+
+    exit_code = 1
+
+
+class InputError(CubeoptError):
+    """What the person gave cannot be used as it is."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A configuration file breaks a rule."""
+
+
+class StudyError(ConfigError):
+    """A study file breaks a rule, or a study cannot be created from it."""
+
+
+class DataError(InputError):
+    """A dataset is missing, empty, or not the one that was asked for."""
+
+
+class DeviceError(InputError):
+    """The machine does not have the device that was asked for."""
+
+
+class UnknownNameError(InputError):
+    """Nothing in the storage has this name."""
+
+
+class CheckpointError(CubeoptError):
+    """A checkpoint is missing, damaged, or belongs to another configuration."""
+
+
+class StorageError(CubeoptError):
+    """PostgreSQL could not be reached or refused the statement."""
+
+    exit_code = 3
+
+
+class SchemaError(StorageError):
+    """The tables in the database are newer than this version of cubeopt."""
+
+
+class LeaseLostError(CubeoptError):
+    """A newer lease exists for this run, so this worker may not write."""

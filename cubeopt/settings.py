@@ -1,0 +1,66 @@
+"""What the environment decides: the database address, the storage folder, the log level."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where this installation keeps its things."""
+
+    storage_dir: Path  # pg/, data/, checkpoints/, experiments/, exports/, reports/ live here
+    database_url: str | None  # None: the embedded server in storage_dir/pg
+    log_level: str
+
+    @property
+    def pg_dir(self) -> Path:
+        return self.storage_dir / "pg"
+
+    @property
+    def data_dir(self) -> Path:
+        return self.storage_dir / "data"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.storage_dir / "checkpoints"
+
+    @property
+    def experiments_dir(self) -> Path:
+        return self.storage_dir / "experiments"
+
+    @property
+    def exports_dir(self) -> Path:
+        return self.storage_dir / "exports"
+
+    @property
+    def reports_dir(self) -> Path:
+        return self.storage_dir / "reports"
+
+    def dataset_dir(self, dataset: str) -> Path:
+        """The folder of *dataset*: a path that exists, or a name under storage_dir/data."""
+        path = Path(dataset).expanduser()
+        return path.resolve() if path.is_dir() else self.data_dir / dataset
+
+
+def load(storage: str | None = None) -> Settings:
+    """Read the environment; *storage* (the --storage option) wins over CUBEOPT_STORAGE."""
+    return Settings(
+        storage_dir=_storage_dir(),
+        database_url=storage or os.environ.get("CUBEOPT_STORAGE") or None,
+        log_level=os.environ.get("CUBEOPT_LOG_LEVEL", "WARNING").upper(),
+    )
+
+
+def _storage_dir() -> Path:
+    """CUBEOPT_HOME, else storage/ of the clone this package runs from, else the user's own."""
+    if home := os.environ.get("CUBEOPT_HOME"):
+        return Path(home).expanduser().resolve()
+    clone = PACKAGE_DIR.parent
+    if (clone / "pyproject.toml").is_file() and (clone / "storage").is_dir():
+        return clone / "storage"
+    return Path(platformdirs.user_data_dir("cubeopt", appauthor=False))

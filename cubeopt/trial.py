@@ -1,0 +1,214 @@
+"""What one trial is: the shape of its cube, its knobs and its plan.
+
+A *shape* decides tensor sizes, so all trials of a pack share it.
+A *knob* is a number or a named choice, so each trial of a pack has its own.
+A *plan* says what data the trial sees and for how long.
+
+In every file the three stand in one flat section, in the form that users know::
+
+    lattice_size: [8, 8, 8]
+    learning_rate: 0.001
+    epochs: 50
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cubeopt.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0, le=1e6)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+_UNION_BRANCHES = frozenset({"int", "float", "str"})  # as pydantic names them in a path
+
+
+class Task(StrEnum):
+    """What the cube is asked to give back."""
+
+    RECONSTRUCT = "reconstruct"  # each distinct sentence to itself, through the narrow face
+    ANSWER = "answer"  # the answer's embedding from the question's
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class CubeShape(_Part):
+    """Every size that decides the shape of a tensor."""
+
+    # From YAML a list arrives where Python has a tuple.
+    lattice_size: Annotated[tuple[int, int, int], Field(strict=False)] = (8, 8, 8)  # cells: x, y, z
+    embedding_size: Positive = 768  # width of the dataset
+    state_size: Annotated[int, Field(ge=1, le=4096)] = 32  # numbers in the state of a cell
+    lattice_steps: Annotated[int, Field(ge=1, le=1000)] = 5  # exchanges between cells
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 16  # samples a step
+    local_radius: Annotated[float, Field(gt=0.0)] = 1.0  # cells nearer than this are local
+    functional_radius: Annotated[float, Field(gt=0.0)] = 2.0  # up to here they are functional
+    distant_links: Positive = 8  # links of a cell to cells farther away
+
+    @model_validator(mode="after")
+    def _check(self) -> "CubeShape":
+        if min(self.lattice_size) < 2 or max(self.lattice_size) > 64:
+            raise ValueError(f"lattice_size must be 2 to 64 cells a side, got {self.lattice_size}")
+        if self.functional_radius <= self.local_radius:
+            raise ValueError(
+                f"functional_radius ({self.functional_radius}) must exceed "
+                f"local_radius ({self.local_radius})"
+            )
+        return self
+
+    @property
+    def cells(self) -> int:
+        x, y, z = self.lattice_size
+        return x * y * z
+
+    @property
+    def face_cells(self) -> int:
+        """Cells of one face: the width of the bottleneck."""
+        return self.lattice_size[0] * self.lattice_size[1]
+
+
+class LossKnobs(_Part):
+    """Weight of each term of the loss; a reconstruction of 1 is "no better than the mean"."""
+
+    reconstruction_weight: Weight = 1.0
+    similarity_weight: Weight = 0.5
+    diversity_weight: Weight = 0.2
+    emergence_weight: Weight = 0.1
+    lattice_weight: Weight = 0.01
+    spatial_weight: Weight = 0.01
+    emergence: Literal["mutual_information", "legacy_log"] = "mutual_information"
+
+
+class OptimKnobs(_Part):
+    """AdamW, its clip and its schedule over the full run."""
+
+    learning_rate: Annotated[float, Field(gt=0.0, le=1e3)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.01
+    gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0  # largest norm of a trial's gradient
+    schedule: Literal["warmup_stable_decay", "cosine", "cosine_restarts", "constant"] = (
+        "warmup_stable_decay"
+    )
+    warmup_fraction: Fraction = 0.02  # of all steps of the full run
+    decay_fraction: Fraction = 0.2  # of all steps of the full run (warmup_stable_decay)
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimKnobs":
+        if self.warmup_fraction + self.decay_fraction > 1.0:
+            raise ValueError(
+                f"warmup_fraction ({self.warmup_fraction}) and decay_fraction "
+                f"({self.decay_fraction}) together must not exceed 1"
+            )
+        return self
+
+
+class Plan(_Part):
+    """What the trial sees, for how long, and how often we look."""
+
+    dataset: Annotated[str, Field(min_length=1)] = "dialogue_combined"
+    task: Annotated[Task, Field(strict=False)] = Task.RECONSTRUCT
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 50  # the full run; schedules span it
+    data_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of the order of batches
+    save_checkpoint_every: Positive = 5  # epochs
+    log_interval: Positive = 10  # batches
+    validation_interval: Positive = 1  # epochs
+
+
+class TrialSpec(_Part):
+    """One point of the search space, whole enough to be trained again."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of the initial weights
+    shape: CubeShape = CubeShape()
+    loss: LossKnobs = LossKnobs()
+    optim: OptimKnobs = OptimKnobs()
+    plan: Plan = Plan()
+
+    def flat(self) -> dict[str, Any]:
+        """All values in one mapping, as they stand in a file."""
+        parts = self.model_dump(mode="json")
+        values = {"seed": parts.pop("seed")}
+        for part in parts.values():
+            values.update(part)
+        return values
+
+    def with_values(self, values: Mapping[str, Any]) -> "TrialSpec":
+        """This trial with *values*, keyed by flat name, put in."""
+        return from_flat({**self.flat(), **values})
+
+    def pack_key(self, dataset_fingerprint: str) -> str:
+        """Equal for trials that may share a pack: one shape, one task, one dataset."""
+        identity = [self.shape.model_dump(mode="json"), self.plan.task, dataset_fingerprint]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def from_flat(values: Mapping[str, Any], where: str = "configuration") -> TrialSpec:
+    """Build a TrialSpec from flat *values*; *where* names the file in an error."""
+    homes = _homes()
+    nested: dict[str, Any] = {part: {} for part in set(homes.values()) if part}
+    for name, value in values.items():
+        if name not in homes:
+            raise ConfigError(f"{where}: unknown key {name!r}{did_you_mean(str(name), homes)}")
+        part = homes[name]
+        if part:
+            nested[part][name] = value
+        else:
+            nested[name] = value
+    try:
+        return TrialSpec.model_validate(nested)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {first_problem(error)}") from error
+
+
+def value_names() -> frozenset[str]:
+    """Every flat name a file may set."""
+    return frozenset(_homes())
+
+
+def first_problem(error: ValidationError) -> str:
+    """One line for the first broken rule: the key, the rule, the value."""
+    problems = error.errors(include_url=False)
+    problem = problems[0]
+    if problem["loc"] and problem["loc"][-1] in _UNION_BRANCHES:
+        # Of a union, the last branch has the message that speaks for all: "a number".
+        place = problem["loc"][:-1]
+        problem = [each for each in problems if each["loc"][:-1] == place][-1]
+    path = [str(part) for part in problem["loc"] if part not in _UNION_BRANCHES]
+    if path and path[0] in set(_homes().values()):
+        path = path[1:]  # the parts are ours; the file is flat
+    key = ".".join(path)
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}"
+    if problem["type"] == "value_error" or not path:
+        return f"{key}: {message}" if path else message
+    return f"{key}: {message} (got {problem['input']!r})"
+
+
+def did_you_mean(name: str, known: Mapping[str, Any] | frozenset[str]) -> str:
+    """A hint for a misspelt *name*, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@cache
+def _homes() -> dict[str, str]:
+    """Flat name -> the part of TrialSpec it lives in ('' for the spec itself)."""
+    homes: dict[str, str] = {}
+    for part, field in TrialSpec.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            for name in kind.model_fields:
+                assert name not in homes, f"{name} is declared twice"
+                homes[name] = part
+        else:
+            homes[part] = ""
+    return homes
