@@ -1,0 +1,1 @@
+"""The network; every tensor starts with the trial axis P."""

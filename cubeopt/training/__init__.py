@@ -1,0 +1,1 @@
+"""Losses, optimizer, metrics, checkpoints and the loop, for a pack of trials."""

@@ -1,0 +1,153 @@
+"""Save and load one trial: safetensors for the numbers, JSON for what they mean.
+
+A checkpoint is a folder with `state.safetensors` and `state.json`. It appears by one rename, so it
+is whole or not there, and what it holds is enough to continue to the same numbers.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from cubeopt import trial
+from cubeopt.errors import CheckpointError, ConfigError
+from cubeopt.lattice.layers import Layout
+from cubeopt.training.feed import Feed
+from cubeopt.training.loop import TrialState
+
+_FORMAT = 1
+_TENSORS, _FACTS = "state.safetensors", "state.json"
+_MOMENTS = ("weights", "mean", "square")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint's numbers mean."""
+
+    epoch: int
+    pack_width: int
+    dataset_fingerprint: str
+    metrics: Mapping[str, float | None]  # of the epoch's end
+    provenance: Mapping[str, Any]
+
+
+def save(folder: Path, state: TrialState, layout: Layout, feed: Feed, facts: Facts) -> None:
+    """Write the checkpoint *folder*, whole or not at all; it takes the place of an older one."""
+    tensors = {
+        f"{part}/{name}": view.contiguous()
+        for part in _MOMENTS
+        for name, view in layout.named(getattr(state, part)).items()
+    }
+    for side, scale in (("source", feed.source_scale), ("target", feed.target_scale)):
+        tensors[f"scale/{side}_mean"] = scale.mean
+        tensors[f"scale/{side}_deviation"] = scale.deviation
+    content = {
+        "format": _FORMAT,
+        "spec": state.spec.flat(),
+        "step": state.step,
+        "epoch": facts.epoch,
+        "pack_width": facts.pack_width,
+        "dataset_fingerprint": facts.dataset_fingerprint,
+        "metrics": dict(facts.metrics),
+        "provenance": dict(facts.provenance),
+    }
+    try:
+        _write(folder, tensors, content)
+    except OSError as error:
+        raise CheckpointError(f"cannot write checkpoint {folder}: {error.strerror}") from error
+
+
+def load(folder: Path, layout: Layout) -> tuple[TrialState, Facts]:
+    """Read the checkpoint *folder*; CheckpointError when missing, damaged or of another shape."""
+    content = _read_facts(folder)
+    try:
+        tensors = safetensors.torch.load_file(folder / _TENSORS)
+        rows = {part: layout.row(_part(tensors, part)) for part in _MOMENTS}
+        state = TrialState(
+            trial.from_flat(content["spec"], str(folder / _FACTS)), int(content["step"]), **rows
+        )
+        facts = Facts(
+            int(content["epoch"]),
+            int(content["pack_width"]),
+            str(content["dataset_fingerprint"]),
+            content["metrics"],
+            content["provenance"],
+        )
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, ConfigError) as error:
+        raise CheckpointError(
+            f"checkpoint {folder} is damaged or of another shape: {error}"
+        ) from error
+    return state, facts
+
+
+def remove(folder: Path) -> None:
+    """Delete a checkpoint that nothing refers to any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    prefix = f"{part}/"
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"cannot read checkpoint {folder}: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {folder} is damaged: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise CheckpointError(f"checkpoint {folder} is not of format {_FORMAT}")
+    return content
+
+
+def _write(folder: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        data = safetensors.torch.save(tensors)
+        _write_synced(draft / _TENSORS, data)
+        _write_synced(draft / _FACTS, json.dumps(content, indent=1).encode())
+        os.chmod(draft, 0o755)
+        remove(folder)
+        os.rename(draft, folder)
+    except OSError:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    _sync_folder(folder.parent)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """*metrics* with None for what JSON cannot hold."""
+    return {
+        name: value if torch.tensor(value).isfinite() else None for name, value in metrics.items()
+    }

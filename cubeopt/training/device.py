@@ -1,0 +1,41 @@
+"""The device that a person asked for, or one clear line that it is not there."""
+
+import os
+import warnings
+
+import torch
+
+from cubeopt.errors import DeviceError
+
+
+def prepare(gpu: int | None) -> torch.device:
+    """The device for --gpu *gpu* (None: the CPU), set up for repeatable arithmetic.
+
+    One thread a process: on a CPU several processes of one thread each beat one of several
+    threads, and the order of additions, hence the bits, does not depend on the machine's load.
+    """
+    torch.set_num_threads(1)
+    if gpu is None:
+        return torch.device("cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns about the driver; we say it in one line
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        reason = (
+            "this torch build has no CUDA"
+            if torch.version.cuda is None
+            else "torch finds no NVIDIA GPU with a working driver"
+        )
+        raise DeviceError(f"--gpu {gpu}: {reason}; use --cpu to run on the CPU")
+    if not 0 <= gpu < count:
+        raise DeviceError(f"--gpu {gpu}: this machine has GPUs 0 to {count - 1}")
+    torch.cuda.set_device(gpu)
+    return torch.device("cuda", gpu)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words: its model's name for a GPU."""
+    if device.type == "cuda":
+        return f"{device} {torch.cuda.get_device_name(device)}"
+    return "cpu"

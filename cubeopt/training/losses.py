@@ -1,0 +1,97 @@
+"""The loss, term by term. Every function gives one number per trial.
+
+P trials, B samples, D embedding size, T steps, C cells, S state size.
+
+All terms work on standardised embeddings: a reconstruction of 1 is no better than the mean.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from cubeopt.lattice.cube import Passage
+from cubeopt.lattice.pack import LossColumn
+
+TERMS = ("reconstruction", "similarity", "diversity", "emergence", "lattice", "spatial")
+_TINY = 1e-8
+
+
+def reconstruction(
+    output: Float[Tensor, "P B D"], target: Float[Tensor, "P B D"]
+) -> Float[Tensor, " P"]:
+    """Mean squared error to the target."""
+    return (output - target).square().mean((1, 2))
+
+
+def similarity(
+    output: Float[Tensor, "P B D"], source: Float[Tensor, "P B D"]
+) -> Float[Tensor, " P"]:
+    """Distance between the cosine matrices of output and input, over that of the input to zero.
+
+    1 when all outputs are at right angles, 0 when samples that were alike are as alike again.
+    """
+    outputs, inputs = F.normalize(output, dim=-1), F.normalize(source, dim=-1)
+    of_outputs, of_inputs = outputs @ outputs.mT, inputs @ inputs.mT
+    others = 1.0 - torch.eye(output.shape[1], dtype=output.dtype, device=output.device)
+    distance = ((of_outputs - of_inputs) * others).square().sum((1, 2))
+    return distance / ((of_inputs * others).square().sum((1, 2)) + _TINY)
+
+
+def diversity(output: Float[Tensor, "P B D"]) -> Float[Tensor, " P"]:
+    """Minus the variance of the outputs over the batch; -1 when they vary like the targets."""
+    return -output.var(1, correction=0).mean(1)
+
+
+def mutual_information(gates: Float[Tensor, "P T C B 3"]) -> Float[Tensor, " P"]:
+    """H(mean gate) - mean H(gate) in nats: all experts in use, each cell decided; 0 to ln 3."""
+    mean = gates.mean((1, 2, 3))
+    return _entropy(mean) - _entropy(gates).mean((1, 2, 3))
+
+
+def emergence(
+    passage: Passage, source: Float[Tensor, "P B D"], knobs: LossColumn
+) -> Float[Tensor, " P"]:
+    """Minus the mutual information as a share of ln 3 (-1 .. 0), or the ancestor's unbounded form.
+
+    The latter, legacy_log, is minus the log of the mean squared distance to the input.
+    """
+    informed = -mutual_information(passage.gates) / math.log(passage.gates.shape[-1])
+    copied = (passage.output - source).square().mean((1, 2))
+    legacy = -torch.log(copied + _TINY)
+    return torch.where(knobs.chose("emergence", "legacy_log"), legacy, informed)
+
+
+def terms(
+    passage: Passage,
+    source: Float[Tensor, "P B D"],
+    target: Float[Tensor, "P B D"],
+    knobs: LossColumn,
+) -> dict[str, Float[Tensor, " P"]]:
+    """Every term, unweighted."""
+    return {
+        "reconstruction": reconstruction(passage.output, target),
+        "similarity": similarity(passage.output, source),
+        "diversity": diversity(passage.output),
+        "emergence": emergence(passage, source, knobs),
+        "lattice": passage.change,
+        "spatial": passage.roughness,
+    }
+
+
+def total(each: dict[str, Float[Tensor, " P"]], knobs: LossColumn) -> Float[Tensor, " P"]:
+    """The weighted sum that is differentiated."""
+    return (
+        knobs.number("reconstruction_weight") * each["reconstruction"]
+        + knobs.number("similarity_weight") * each["similarity"]
+        + knobs.number("diversity_weight") * each["diversity"]
+        + knobs.number("emergence_weight") * each["emergence"]
+        + knobs.number("lattice_weight") * each["lattice"]
+        + knobs.number("spatial_weight") * each["spatial"]
+    )
+
+
+def _entropy(shares: Float[Tensor, "*any 3"]) -> Float[Tensor, "*any"]:
+    return -(shares * (shares + _TINY).log()).sum(-1)

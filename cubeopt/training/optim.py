@@ -1,0 +1,43 @@
+"""AdamW with one rate, decay, clip and step count per trial.
+
+P trials, N weights of a trial.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+
+class PackAdamW:
+    """AdamW (Loshchilov and Hutter 2019) over an arena (P, N); equal to torch's for each trial."""
+
+    def __init__(self, arena: Float[Tensor, "P N"], decay_mask: Float[Tensor, " N"]) -> None:
+        self.mean = torch.zeros_like(arena)
+        self.square = torch.zeros_like(arena)
+        self._decay_mask = decay_mask.to(arena)
+
+    @torch.no_grad()
+    def step(
+        self,
+        arena: Float[Tensor, "P N"],
+        gradient: Float[Tensor, "P N"],
+        rate: Float[Tensor, " P"],
+        decay: Float[Tensor, " P"],
+        count: Float[Tensor, " P"],
+    ) -> None:
+        """One update in place; *count* is the number of each trial's step, from 1."""
+        self.mean.lerp_(gradient, 1.0 - _BETA1)
+        self.square.mul_(_BETA2).addcmul_(gradient, gradient, value=1.0 - _BETA2)
+        arena.mul_(1.0 - (rate * decay)[:, None] * self._decay_mask)
+        scale = (rate / (1.0 - _BETA1**count))[:, None]
+        correction = (1.0 - _BETA2**count).sqrt()[:, None]
+        arena.sub_(scale * self.mean / (self.square.sqrt() / correction + _EPSILON))
+
+
+def clipped(
+    gradient: Float[Tensor, "P N"], norm: Float[Tensor, " P"], limit: Float[Tensor, " P"]
+) -> Float[Tensor, "P N"]:
+    """*gradient* scaled down, trial by trial, so that its *norm* is at most *limit*."""
+    return gradient * (limit / (norm + 1e-6)).clamp(max=1.0)[:, None]

@@ -1,0 +1,80 @@
+"""A checkpoint continues to the same bits, and a damaged one is one clear error."""
+
+import json
+
+import pytest
+import torch
+
+from cubeopt.errors import CheckpointError
+from cubeopt.training import checkpoint
+from cubeopt.training.loop import PackRun
+
+from .conftest import spec, start, train
+
+
+def save(folder, run, slot, feed):
+    facts = checkpoint.Facts(1, run.width, "f" * 64, {"validation/fvu": 0.5}, {"threads": 1})
+    checkpoint.save(folder, run.state(slot), run.cube.layout, feed, facts)
+    return facts
+
+
+def test_training_continues_from_a_checkpoint_to_the_same_bits(feed, tmp_path):
+    straight = train(start(feed, 2, {1: spec(seed=5)}), 20)
+    before = train(start(feed, 2, {1: spec(seed=5)}), 9)
+    facts = save(tmp_path / "a", before, 1, feed)
+    run = PackRun(spec().shape, 2, feed)
+    state, found = checkpoint.load(tmp_path / "a", run.cube.layout)
+    assert found == facts
+    run.fill(0, state)
+    train(run, 11)
+    assert torch.equal(run.state(0).weights, straight.state(1).weights)
+    assert torch.equal(run.state(0).mean, straight.state(1).mean)
+
+
+def test_nothing_but_the_checkpoint_is_left_in_its_folder(feed, tmp_path):
+    run = start(feed, 1, {0: spec()})
+    save(tmp_path / "epoch_1", run, 0, feed)
+    save(tmp_path / "epoch_1", train(run, 3), 0, feed)  # takes the place of the older one
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch_1"]
+    assert checkpoint.load(tmp_path / "epoch_1", run.cube.layout)[0].step == 3
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error_and_leaves_nothing(feed, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match="cannot write checkpoint"):
+        save(tmp_path / "file" / "epoch_1", start(feed, 1, {0: spec()}), 0, feed)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def _truncate(folder):
+    path = folder / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _forget_tensors(folder):
+    (folder / "state.safetensors").unlink()
+
+
+def _not_json(folder):
+    (folder / "state.json").write_text("{")
+
+
+def _another_format(folder):
+    facts = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(facts | {"format": 99}))
+
+
+@pytest.mark.parametrize("damage", [_truncate, _forget_tensors, _not_json, _another_format])
+def test_a_damaged_checkpoint_is_one_clear_error(feed, tmp_path, damage):
+    run = start(feed, 1, {0: spec()})
+    save(tmp_path / "a", run, 0, feed)
+    damage(tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"checkpoint .*a"):
+        checkpoint.load(tmp_path / "a", run.cube.layout)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(feed, tmp_path):
+    save(tmp_path / "a", start(feed, 1, {0: spec()}), 0, feed)
+    other = PackRun(spec(state_size=7).shape, 1, feed)
+    with pytest.raises(CheckpointError, match="damaged or of another shape"):
+        checkpoint.load(tmp_path / "a", other.cube.layout)

@@ -1,0 +1,137 @@
+"""A trial in a pack is the trial alone; it can be taken out and put back anywhere."""
+
+import math
+
+import pytest
+import torch
+
+from cubeopt.errors import ConfigError
+from cubeopt.training.loop import PackRun
+from cubeopt.trial import LossKnobs, OptimKnobs
+
+from .conftest import spec, start, train
+
+TRIALS = [
+    spec(seed=1),
+    spec(seed=2, learning_rate=1e-2, diversity_weight=0.0),
+    spec(seed=3, schedule="cosine", similarity_weight=1.5, gradient_clip=0.1),
+    spec(seed=4, emergence="legacy_log", weight_decay=0.3),
+]
+
+
+def test_a_pack_equals_its_trials_alone(feed64):
+    together = train(start(feed64, 4, dict(enumerate(TRIALS))), 20)
+    for slot, each in enumerate(TRIALS):
+        alone = train(start(feed64, 1, {0: each}), 20)
+        torch.testing.assert_close(
+            together.state(slot).weights, alone.state(0).weights, rtol=1e-10, atol=1e-10
+        )
+
+
+@pytest.mark.parametrize("mates", [[], [1], [3, 2, 1]])
+@pytest.mark.parametrize("slot", [0, 3])
+def test_at_one_width_neither_mates_nor_place_change_a_bit(feed, mates, slot):
+    places = {0: TRIALS[0], 1: TRIALS[1], 2: TRIALS[2], 3: TRIALS[3]}
+    expected = train(start(feed, 4, places), 12).state(0)
+    others = [free for free in range(4) if free != slot]
+    places = {slot: TRIALS[0]} | {
+        place: TRIALS[mate] for place, mate in zip(others, mates, strict=False)
+    }
+    found = train(start(feed, 4, places), 12).state(slot)
+    assert torch.equal(found.weights, expected.weights)
+    assert torch.equal(found.square, expected.square)
+
+
+def test_a_neighbour_that_turns_to_nan_changes_no_bit(feed):
+    expected = train(start(feed, 2, {0: TRIALS[0], 1: TRIALS[1]}), 12)
+    run = start(feed, 2, {0: TRIALS[0], 1: TRIALS[1]})
+    with torch.no_grad():
+        run.arena[1, 5] = math.nan
+    ends = [end for _ in range(12) for end in run.step()]
+    assert torch.equal(run.state(0).weights, expected.state(0).weights)
+    assert {end.slot: end.diverged for end in ends} == {0: False, 1: True}
+
+
+def test_a_slot_refilled_in_the_middle_of_an_epoch_trains_as_if_alone(feed):
+    run = train(start(feed, 3, {0: TRIALS[0], 1: TRIALS[1]}), 4)
+    run.empty(1)
+    run.fill(1, run.fresh(TRIALS[2]))
+    train(run, 15)
+    assert torch.equal(
+        run.state(1).weights, train(start(feed, 3, {1: TRIALS[2]}), 15).state(1).weights
+    )
+    assert torch.equal(
+        run.state(0).weights, train(start(feed, 3, {0: TRIALS[0]}), 19).state(0).weights
+    )
+
+
+def test_each_slot_reports_at_the_end_of_its_own_epoch(feed):
+    run = train(start(feed, 2, {0: TRIALS[0]}), 4)
+    run.fill(1, run.fresh(TRIALS[1]))
+    ends = [(end.slot, end.epoch) for _ in range(8) for end in run.step()]
+    assert run.steps_per_epoch == 6
+    assert ends == [(0, 1), (1, 1), (0, 2)]
+
+
+def test_a_state_taken_out_continues_to_the_same_bits(feed):
+    straight = train(start(feed, 2, {0: TRIALS[0]}), 17)
+    taken = train(start(feed, 2, {0: TRIALS[0], 1: TRIALS[1]}), 8).state(0)
+    run = PackRun(taken.spec.shape, 2, feed)
+    run.fill(1, taken)
+    train(run, 9)
+    assert torch.equal(run.state(1).weights, straight.state(0).weights)
+    assert run.steps_done(1) == 17
+
+
+KNOBS = [*LossKnobs.model_fields, *OptimKnobs.model_fields, "seed", "data_seed", "epochs"]
+
+
+def changed(name):
+    value = spec().flat()[name]
+    other = {"emergence": "legacy_log", "schedule": "cosine"}.get(name)
+    if other is None:
+        other = value + 1 if isinstance(value, int) else value * 1.5
+    # A short warm-up of no whole step is none; a clip above every norm cuts nothing.
+    return {name: 0.5 if name in ("warmup_fraction", "decay_fraction", "gradient_clip") else other}
+
+
+@pytest.mark.parametrize("name", KNOBS)
+def test_every_knob_changes_its_own_trial_and_no_other(feed, name):
+    # Until the last step, because the schedule's decay begins late.
+    steps = 6 * 6
+    base = {"gradient_clip": 0.05} if name == "gradient_clip" else {}
+    plain = train(start(feed, 2, {0: spec(), 1: spec(**base)}), steps)
+    mixed = train(start(feed, 2, {0: spec(), 1: spec(**{**base, **changed(name)})}), steps)
+    assert torch.equal(mixed.state(0).weights, plain.state(0).weights)
+    assert not torch.equal(mixed.state(1).weights, plain.state(1).weights)
+
+
+def test_every_module_receives_gradient(feed):
+    run = start(feed, 1, {0: spec()})
+    (end,) = [end for _ in range(6) for end in run.step()]
+    norms = {
+        name: value for name, value in end.metrics.items() if name.startswith("train/gradient_norm")
+    }
+    assert set(norms) == {
+        f"train/gradient_norm/{name}" for name in ("all", *run.cube.layout.modules)
+    }
+    assert all(value > 1e-6 for value in norms.values()), norms
+
+
+def test_training_lowers_the_loss_and_beats_the_mean(feed):
+    run = start(feed, 1, {0: spec(epochs=30, learning_rate=1e-2)})
+    ends = [end for _ in range(30 * 6) for end in run.step()]
+    fvu = [end.metrics["validation/fvu"] for end in ends]
+    assert fvu[0] > 0.9
+    assert fvu[-1] < 0.5
+
+
+def test_an_embedding_of_another_width_is_refused(feed):
+    with pytest.raises(ConfigError, match=r"embedding_size is 25, but the dataset rows has .* 24"):
+        PackRun(spec(embedding_size=25).shape, 1, feed)
+
+
+def test_a_trial_of_another_shape_is_refused(feed):
+    run = start(feed, 1, {})
+    with pytest.raises(ConfigError, match="a pack has one shape"):
+        run.fill(0, run.fresh(spec(state_size=7)))

@@ -1,0 +1,94 @@
+"""Each term against its formula, in the units that its docstring promises."""
+
+import math
+
+import pytest
+import torch
+
+from cubeopt.lattice.cube import Passage
+from cubeopt.lattice.pack import LossColumn
+from cubeopt.training import losses
+from cubeopt.trial import LossKnobs
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def one_hot_gates(experts):
+    """Gates (1, 1, C, 1, 3) of cells that each trust one expert."""
+    return torch.nn.functional.one_hot(torch.tensor(experts), 3).double()[None, None, :, None]
+
+
+def test_the_mean_has_a_reconstruction_of_one_in_standardised_units():
+    target = normal(1, 4000, 8)
+    target = (target - target.mean(1)) / (target - target.mean(1)).square().mean().sqrt()
+    assert losses.reconstruction(torch.zeros_like(target), target).item() == pytest.approx(1.0)
+
+
+def test_similarity_is_nought_for_a_copy_and_one_for_outputs_at_right_angles():
+    source = normal(2, 6, 12)
+    assert losses.similarity(source * 3.0, source).tolist() == pytest.approx([0.0, 0.0])
+    corners = torch.eye(12, dtype=torch.float64)[:6].expand(2, -1, -1)
+    assert losses.similarity(corners, source).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_diversity_is_minus_the_variance_over_the_batch():
+    output = normal(3, 7, 5)
+    expected = -torch.stack([p.var(0, unbiased=False).mean() for p in output])
+    torch.testing.assert_close(losses.diversity(output), expected)
+
+
+def test_mutual_information_is_ln_3_when_cells_are_decided_and_all_experts_in_use():
+    assert losses.mutual_information(one_hot_gates([0, 1, 2])).item() == pytest.approx(math.log(3))
+
+
+@pytest.mark.parametrize("gates", [one_hot_gates([1, 1, 1]), torch.full((1, 2, 4, 3, 3), 1 / 3)])
+def test_mutual_information_is_nought_for_one_expert_or_for_no_decision(gates):
+    assert losses.mutual_information(gates).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def knobs(*each):
+    column = LossColumn(len(each), torch.device("cpu"), torch.float64)
+    for slot, knob in enumerate(each):
+        column.put(slot, knob)
+    return column
+
+
+def passage(seed=0):
+    return Passage(
+        output=normal(2, 6, 5, seed=seed),
+        gates=normal(2, 3, 4, 6, 3, seed=seed).softmax(-1),
+        change=normal(2, seed=seed).abs(),
+        roughness=normal(2, seed=seed + 1).abs(),
+    )
+
+
+def test_each_trial_has_the_emergence_that_it_chose():
+    shown, source = passage(), normal(2, 6, 5, seed=9)
+    found = losses.emergence(shown, source, knobs(LossKnobs(), LossKnobs(emergence="legacy_log")))
+    bounded = -losses.mutual_information(shown.gates)[0] / math.log(3)
+    legacy = -(shown.output[1] - source[1]).square().mean().log()
+    assert found.tolist() == pytest.approx([bounded.item(), legacy.item()], rel=1e-6)
+
+
+def test_the_total_is_the_sum_of_the_terms_by_each_trials_weights():
+    shown, source, target = passage(), normal(2, 6, 5, seed=9), normal(2, 6, 5, seed=8)
+    chosen = [
+        LossKnobs(),
+        LossKnobs(
+            reconstruction_weight=0.3,
+            similarity_weight=0.7,
+            diversity_weight=1.1,
+            emergence_weight=1.3,
+            lattice_weight=1.7,
+            spatial_weight=1.9,
+        ),
+    ]
+    column = knobs(*chosen)
+    each = losses.terms(shown, source, target, column)
+    assert tuple(each) == losses.TERMS
+    total = losses.total(each, column)
+    for p, knob in enumerate(chosen):
+        expected = sum(getattr(knob, f"{name}_weight") * each[name][p] for name in losses.TERMS)
+        assert total[p].item() == pytest.approx(expected.item())

@@ -1,0 +1,35 @@
+"""PackAdamW is torch's AdamW, trial by trial."""
+
+import torch
+
+from cubeopt.training import optim
+
+
+def test_each_trial_follows_torch_adamw_with_its_own_rate_decay_and_clip():
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(3, 40, generator=generator, dtype=torch.float64)
+    gradients = torch.randn(25, 3, 40, generator=generator, dtype=torch.float64)
+    rates, decays, limits = [1e-3, 1e-2, 0.3], [0.0, 0.1, 0.5], [1e9, 5.0, 0.7]
+    mask = torch.cat([torch.ones(30), torch.zeros(10)])
+    arena = start.clone()
+    packed = optim.PackAdamW(arena, mask)
+    columns = [torch.tensor(values, dtype=torch.float64) for values in (rates, decays, limits)]
+    for step, gradient in enumerate(gradients, start=1):
+        clipped = optim.clipped(gradient, gradient.norm(dim=1), columns[2])
+        count = torch.full((3,), float(step), dtype=torch.float64)
+        packed.step(arena, clipped, columns[0], columns[1], count)
+    for p in range(3):
+        matrix, bias = (torch.nn.Parameter(part.clone()) for part in (start[p, :30], start[p, 30:]))
+        reference = torch.optim.AdamW(
+            [
+                {"params": [matrix], "weight_decay": decays[p]},
+                {"params": [bias], "weight_decay": 0.0},
+            ],
+            lr=rates[p],
+        )
+        for gradient in gradients[:, p]:
+            matrix.grad, bias.grad = gradient[:30].clone(), gradient[30:].clone()
+            torch.nn.utils.clip_grad_norm_([matrix, bias], limits[p])
+            reference.step()
+        expected = torch.cat([matrix.detach(), bias.detach()])
+        torch.testing.assert_close(arena[p], expected, rtol=1e-12, atol=1e-12)
