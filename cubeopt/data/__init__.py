@@ -1,0 +1,1 @@
+"""From files of embeddings to one dataset folder."""

@@ -1,0 +1,125 @@
+"""What simple predictors reach on a dataset's validation split.
+
+All values are fractions of variance unexplained (FVU): the sum of squared errors over the sum
+of squared distances of the targets to their *training* mean. 0 is perfect.
+
+Shapes: N rows, D embedding, K principal components.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cubeopt.data.dataset import Dataset
+from cubeopt.errors import DataError
+from cubeopt.trial import Task
+
+_CHUNK = 8192  # rows held in float64 at a time
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """FVU on the validation split; a trial has to be below them to have learned anything."""
+
+    mean: float  # always predict the training mean
+    identity: float | None  # copy the input; None where that is the target itself
+    pca: float  # the best linear map through the leading principal components of the input
+    pca_width: int  # components used: fewer than asked for where the training rows span fewer
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """Target from input: through K numbers, best in squares on the training rows."""
+
+    input_mean: Float[Tensor, " D"]
+    target_mean: Float[Tensor, " D"]
+    encode: Float[Tensor, "D K"]
+    decode: Float[Tensor, "K D"]
+
+
+def baselines(dataset: Dataset, task: Task, pca_width: int) -> Baselines:
+    """Fit on the training rows of *task*, measure on its validation rows.
+
+    For ``reconstruct``, *pca* is PCA itself: project and back. For ``answer`` it is PCA of the
+    inputs and then ordinary least squares from the components to the targets.
+    """
+    assert pca_width > 0, "a bottleneck has at least one number"
+    fit = _fit(dataset, task, pca_width)
+    total = 0.0
+    errors = {"mean": 0.0, "identity": 0.0, "pca": 0.0}
+    for source, target in _chunks(dataset, task, "validation"):
+        total += _squares(target - fit.target_mean)
+        for name, prediction in _predictions(fit, source).items():
+            errors[name] += _squares(target - prediction)
+    if not total > 0:
+        raise DataError(
+            f"{dataset.folder}: the validation targets of the task {task} do not vary, "
+            "so there is nothing to explain"
+        )
+    return Baselines(
+        mean=errors["mean"] / total,
+        identity=errors["identity"] / total if task is Task.ANSWER else None,
+        pca=errors["pca"] / total,
+        pca_width=fit.encode.shape[1],
+    )
+
+
+def _predictions(fit: _Linear, source: Float[Tensor, "N D"]) -> dict[str, Float[Tensor, "N D"]]:
+    components = (source - fit.input_mean) @ fit.encode
+    return {
+        "mean": fit.target_mean.expand_as(source),
+        "identity": source,
+        "pca": fit.target_mean + components @ fit.decode,
+    }
+
+
+def _squares(difference: Float[Tensor, "N D"]) -> float:
+    return float(difference.square().sum())
+
+
+def _fit(dataset: Dataset, task: Task, pca_width: int) -> _Linear:
+    """Principal components of the inputs, and the regression of the targets on them.
+
+    The components are uncorrelated, so the regression is one division; where target is input
+    it gives the components back, which is PCA.
+    """
+    input_mean, target_mean = _means(dataset, task)
+    width = len(input_mean)
+    within = torch.zeros(width, width, dtype=torch.float64)
+    across = torch.zeros(width, width, dtype=torch.float64)
+    for source, target in _chunks(dataset, task, "train"):
+        centred = source - input_mean
+        within += centred.T @ centred
+        across += centred.T @ (target - target_mean)
+    values, vectors = torch.linalg.eigh(within)  # ascending
+    # What float64 cannot tell from zero is no direction of the data.
+    spanned = int((values > values[-1] * width * torch.finfo(torch.float64).eps).sum())
+    used = min(pca_width, spanned)
+    encode = vectors[:, width - used :].flip(1)
+    decode = encode.T @ across / values[width - used :].flip(0)[:, None]
+    return _Linear(input_mean, target_mean, encode, decode)
+
+
+def _means(dataset: Dataset, task: Task) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
+    totals = [
+        torch.stack([source.sum(0), target.sum(0)])
+        for source, target in _chunks(dataset, task, "train")
+    ]
+    count = dataset.counts(task)["train"]
+    input_mean, target_mean = torch.stack(totals).sum(0) / count
+    return input_mean, target_mean
+
+
+def _chunks(
+    dataset: Dataset, task: Task, split: str
+) -> Iterator[tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]]:
+    sources, targets = dataset.pairs(task, split)
+    for source, target in zip(sources.split(_CHUNK), targets.split(_CHUNK), strict=True):
+        yield _embedded(dataset, source), _embedded(dataset, target)
+
+
+def _embedded(dataset: Dataset, rows: Int[Tensor, " N"]) -> Float[Tensor, "N D"]:
+    return dataset.embeddings[rows].to(torch.float64)
