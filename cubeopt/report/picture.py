@@ -1,0 +1,310 @@
+"""What is shown of a study in its one picture, decided once for all who paint it.
+
+Colours are those of Okabe and Ito, which colour-blind people can tell apart; state is told by
+width, dash and marker as well.
+"""
+
+import html
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from cubeopt.report.summary import Row, Summary
+
+_AXIS = {
+    "fvu": "fvu: fraction of variance unexplained (0 perfect, 1 the mean)",
+    "cosine": "cosine to the target (1 perfect)",
+}
+_OF_A_ROW = frozenset({"number", "state", "kind", "epoch", "value", "test_value", "attempts"})
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the runs of one state look, in both panels and both painters."""
+
+    label: str
+    color: str
+    width: float
+    dash: str  # plotly's name
+    marker: str  # plotly's name
+    size: float
+
+
+STYLES = {
+    "pruned": Style("pruned", "#999999", 1.0, "solid", "x-thin", 5),
+    "failed": Style("failed", "#CC79A7", 1.5, "dot", "triangle-up", 7),
+    "running": Style("running", "#56B4E9", 1.8, "dash", "circle-open", 6),
+    "complete": Style("complete", "#0072B2", 1.8, "solid", "circle", 6),
+    "full": Style("full run", "#D55E00", 3.5, "solid", "star", 13),
+}
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """Points of one style; where *ys* has a NaN the pen is lifted."""
+
+    style: Style
+    label: str
+    xs: list[float]
+    ys: list[float]
+    notes: list[str]  # what the page shows under the mouse
+    opacity: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """A baseline."""
+
+    label: str
+    value: float
+    above: bool  # whether its label stands above its line
+
+
+@dataclass(frozen=True)
+class Star:
+    """A full run among the results, named."""
+
+    trial: int
+    y: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that the two painters paint."""
+
+    title: str
+    subtitle: str
+    axis: str
+    curves: list[Stroke]
+    results: list[Stroke]
+    levels: list[Level]
+    rungs: list[int]
+    stars: list[Star]
+    last_epoch: int
+    last_trial: int
+    epoch_ticks: list[int]
+    trial_ticks: list[int]
+    logarithmic: bool
+    limits: tuple[float, float]
+    empty: str | None  # the sentence that stands there instead of curves
+
+    @property
+    def epoch_range(self) -> tuple[float, float]:
+        if self.logarithmic:
+            return 0.92, self.last_epoch * 1.08
+        return 0.5, self.last_epoch + 0.5
+
+    @property
+    def trial_range(self) -> tuple[float, float]:
+        margin = 0.5 + 0.02 * self.last_trial
+        return -margin, self.last_trial + margin
+
+    @property
+    def epoch_label(self) -> str:
+        return "epoch (logarithmic)" if self.logarithmic else "epoch"
+
+
+def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Picture:
+    """What is shown of a study: *rows* of `trial_rows`, *curves* of `curves`."""
+    values = [row["value"] for row in curves]
+    levels = _baselines(summary)
+    low, high = _limits(values, [value for _, value in levels])
+    outside = sum(not low <= value <= high for value in values)
+    results = _result_strokes(summary, rows, (low, high))
+    last_trial = max([row["number"] for row in rows], default=0)
+    last_epoch = max([row["epoch"] for row in curves] + summary.rungs)
+    logarithmic = last_epoch >= 4 * summary.rungs[-1]
+    return Picture(
+        title=f"Study {summary.name}: {summary.metric} on the validation split, "
+        f"{'lower' if summary.direction == 'minimize' else 'higher'} is better",
+        subtitle=_subtitle(summary, outside),
+        axis=_AXIS.get(summary.metric, summary.metric),
+        curves=_curve_strokes(summary, curves, {stroke.style: stroke.label for stroke in results}),
+        results=results,
+        levels=_placed(levels, high - low),
+        rungs=summary.rungs,
+        stars=[
+            Star(row["number"], _within(row["value"], (low, high)), _star_label(row))
+            for row in rows
+            if row["kind"] == "full" and row["value"] is not None
+        ],
+        last_epoch=last_epoch,
+        last_trial=last_trial,
+        epoch_ticks=_epoch_ticks(summary.rungs, last_epoch, logarithmic),
+        trial_ticks=_even_ticks(0, last_trial),
+        logarithmic=logarithmic,
+        limits=(low, high),
+        empty=None if curves else _nothing_yet(summary),
+    )
+
+
+def _subtitle(summary: Summary, outside: int) -> str:
+    states = ", ".join(f"{some} {state}" for state, some in summary.trials.items() if some)
+    count = sum(summary.trials.values())
+    parts = [f"{count} trial{'' if count == 1 else 's'}: {states}" if count else "no trials yet"]
+    if best := summary.best:
+        test = f", test split {best.test_value:.4f}" if best.test_value is not None else ""
+        parts.append(
+            f"best: trial {best.trial}, {best.kind} run of {best.epochs} epochs, "
+            f"{summary.metric} {best.value:.4f}{test}"
+        )
+    if outside:
+        parts.append(
+            f"{outside} {'value lies' if outside == 1 else 'values lie'} outside the picture"
+        )
+    return "   |   ".join(parts)
+
+
+def _nothing_yet(summary: Summary) -> str:
+    if sum(summary.trials.values()) == 0:
+        return f"There is nothing yet. Start a worker: cubeopt worker --study {summary.name}"
+    return (
+        "No trial has finished an epoch yet. If none is running, start a worker: "
+        f"cubeopt worker --study {summary.name}"
+    )
+
+
+def _baselines(summary: Summary) -> list[tuple[str, float]]:
+    names = {
+        "mean": "predicting the mean",
+        "identity": "copying the input",
+        "pca": f"PCA to {summary.baselines.get('pca_width')} numbers",
+    }
+    levels = [(label, summary.baselines.get(key)) for key, label in names.items()]
+    return [
+        (f"{label}: {value:.3g}", float(value))
+        for label, value in levels
+        if value is not None and math.isfinite(value)
+    ]
+
+
+def _limits(values: Sequence[float], levels: Sequence[float]) -> tuple[float, float]:
+    """The ends of the value axis: all but far outliers, and every baseline."""
+    inner = list(values)
+    if len(values) >= 4:
+        first, _, third = statistics.quantiles(values, n=4)
+        reach = 3 * max(third - first, 1e-3 * abs(third))
+        inner = [value for value in values if first - reach <= value <= third + reach]
+    everything = [*inner, *levels] or [0.0, 1.0]
+    low, high = min(everything), max(everything)
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin
+
+
+def _placed(levels: Sequence[tuple[str, float]], span: float) -> list[Level]:
+    """Labels above their lines, but below where the next line is too near."""
+    by_value = sorted(levels, key=lambda level: level[1])
+    higher = [value for _, value in by_value[1:]] + [math.inf]
+    return [
+        Level(label, value, above=above - value > 0.06 * span)
+        for (label, value), above in zip(by_value, higher, strict=True)
+    ]
+
+
+def _curve_strokes(
+    summary: Summary, curves: Sequence[Row], labels: Mapping[Style, str]
+) -> list[Stroke]:
+    """One stroke a state; the full run of a trial starts where its short run ended."""
+    drawn: dict[str, list[list[Row]]] = {name: [] for name in STYLES}
+    short: list[Row] = []
+    for (_, kind), run in groupby(curves, key=lambda row: (row["trial"], row["kind"])):
+        points = list(run)
+        if kind == "full":
+            joint = [row for row in short[-1:] if row["trial"] == points[0]["trial"]]
+            drawn["full"].append([*joint, *points])
+        else:
+            short = points
+            drawn[_style_of(points[0])].append(points)
+    strokes = []
+    for name, runs in drawn.items():
+        style = STYLES[name]
+        stroke = Stroke(style, labels.get(style, style.label), [], [], [], _opacity(len(runs)))
+        for points in runs:
+            for row in points:
+                stroke.xs.append(row["epoch"])
+                stroke.ys.append(row["value"])
+                note = f"trial {row['trial']}, epoch {row['epoch']}: {row['value']:.5g}"
+                stroke.notes.append(f"{note} {summary.metric}")
+            stroke.xs.append(math.nan)
+            stroke.ys.append(math.nan)
+            stroke.notes.append("")
+        strokes.append(stroke)
+    return [stroke for stroke in strokes if stroke.xs]
+
+
+def _result_strokes(
+    summary: Summary, rows: Sequence[Row], limits: tuple[float, float]
+) -> list[Stroke]:
+    """One stroke a state; what lies outside stands at the edge, what has no value at the worst."""
+    worst = math.inf if summary.direction == "minimize" else -math.inf
+    drawn: dict[str, list[Row]] = {name: [] for name in STYLES}
+    for row in rows:
+        if row["value"] is not None or row["state"] in ("pruned", "failed"):
+            drawn["full" if row["kind"] == "full" else _style_of(row)].append(row)
+    return [
+        Stroke(
+            STYLES[name],
+            f"{STYLES[name].label} ({len(of_style)})",
+            [row["number"] for row in of_style],
+            [_within(worst if row["value"] is None else row["value"], limits) for row in of_style],
+            [_result_note(row) for row in of_style],
+            1.0,
+        )
+        for name, of_style in drawn.items()
+        if of_style
+    ]
+
+
+def _style_of(row: Row) -> str:
+    """A waiting run that has values was given back by a worker: it goes on."""
+    return "running" if row["state"] == "waiting" else row["state"]
+
+
+def _star_label(row: Row) -> str:
+    state = "" if row["state"] == "complete" else f" ({row['state']})"
+    return f"trial {row['number']}: {row['value']:.3f}{state}"
+
+
+def _within(value: float, limits: tuple[float, float]) -> float:
+    margin = 0.02 * (limits[1] - limits[0])
+    return min(max(value, limits[0] + margin), limits[1] - margin)
+
+
+def _opacity(count: int) -> float:
+    """Many curves shine through each other."""
+    return min(1.0, max(0.2, 20 / max(count, 1)))
+
+
+def _result_note(row: Row) -> str:
+    reached = "no value" if row["value"] is None else f"{row['value']:.5g}"
+    told = "" if row["test_value"] is None else f", test split {row['test_value']:.5g}"
+    head = f"<b>trial {row['number']}</b>, {row['kind']} run, {row['state']}, epoch {row['epoch']}"
+    params = [
+        f"{name}: {html.escape(f'{value:.4g}' if isinstance(value, float) else str(value))}"
+        for name, value in row.items()
+        if name not in _OF_A_ROW
+    ]
+    return "<br>".join([head, f"{reached}{told}", *params])
+
+
+def _even_ticks(first: int, last: int) -> list[int]:
+    """At most a dozen whole numbers from *first* to *last* or just beyond."""
+    step = next(
+        size * 10**power
+        for power in range(12)
+        for size in (1, 2, 5)
+        if (last - first) / (size * 10**power) <= 12
+    )
+    ticks = list(range(first, last + 1, step))
+    return ticks if len(ticks) > 1 or last == first else [first, last]
+
+
+def _epoch_ticks(rungs: Sequence[int], last: int, logarithmic: bool) -> list[int]:
+    if not logarithmic:
+        return sorted({1, last, *_even_ticks(0, last)[1:], *rungs})
+    decades = [size * 10**power for power in range(7) for size in (1, 2, 5)]
+    between = [tick for tick in decades if rungs[-1] * 1.3 < tick < last / 1.3]
+    return sorted({1, *rungs, *between, last})

@@ -1,0 +1,276 @@
+"""A study as plain rows: every number that a table or a figure of it shows."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas
+
+from cubeopt.db import records
+from cubeopt.db.engine import Engine
+from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, StudyRecord, TrialRecord
+from cubeopt.db.tables import EndClass, RunKind, RunState
+from cubeopt.search.study import Rungs, better
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The run that a study would export; validation decides, the test value stands beside it."""
+
+    trial: int
+    kind: str
+    epochs: int
+    value: float
+    test_value: float | None
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PromotedRun:
+    """A trial carried on to the full run."""
+
+    trial: int
+    state: str
+    epochs: int
+    value: float | None
+    test_value: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A study in a few numbers."""
+
+    name: str
+    state: str
+    state_reason: str | None
+    metric: str
+    direction: str
+    trials: dict[str, int]
+    promotions: list[PromotedRun]
+    best: Best | None
+    baselines: dict[str, float | int | None]
+    dataset: dict[str, Any]
+    rungs: list[int]
+    warnings: list[str]
+    code_version: str
+    created: str
+    finished: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Only mappings, lists, strings and finite numbers."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Records:
+    """All that the storage has about one study."""
+
+    study: StudyRecord
+    trials: list[TrialRecord]
+    runs: list[RunRecord]
+    epochs: list[EpochRecord]
+    attempts: list[AttemptRecord]
+
+
+def load(engine: Engine, name: str) -> Records:
+    """Read the study called *name*; UnknownNameError when there is none."""
+    study = records.study(engine, name)
+    return Records(
+        study=study,
+        trials=records.trials(engine, study.id),
+        runs=records.runs(engine, study.id),
+        epochs=records.epochs(engine, study.id),
+        attempts=records.attempts(engine, study.id),
+    )
+
+
+def summarize(
+    study: StudyRecord, trials: Sequence[TrialRecord], runs: Sequence[RunRecord]
+) -> Summary:
+    """A study in a few numbers."""
+    states = Counter(trial.state for trial in trials)
+    full_runs = [run for run in runs if run.kind == RunKind.FULL]
+    best = _best(study, trials, runs)
+    baselines = {
+        name: study.baselines.get(name) for name in ("mean", "identity", "pca", "pca_width")
+    }
+    return Summary(
+        name=study.name,
+        state=str(study.state),
+        state_reason=study.state_reason,
+        metric=study.metric,
+        direction=study.direction,
+        trials={str(state): states[state] for state in RunState},
+        promotions=[_promotion(run) for run in full_runs],
+        best=best,
+        baselines=baselines,
+        dataset={
+            "name": study.dataset,
+            "fingerprint": study.dataset_fingerprint,
+            **{f"{split}_rows": rows for split, rows in study.dataset_rows.items()},
+        },
+        rungs=list(Rungs.model_validate(study.spec.get("rungs", {})).epochs),
+        warnings=_warnings(study, runs, best),
+        code_version=study.code_version,
+        created=study.created_at.isoformat(),
+        finished=study.finished_at.isoformat() if study.finished_at else None,
+    )
+
+
+def trial_rows(
+    trials: Sequence[TrialRecord], runs: Sequence[RunRecord], attempts: Sequence[AttemptRecord]
+) -> list[Row]:
+    """One flat row for each run, by trial number and the short run first."""
+    params = {trial.number: trial.params for trial in trials}
+    tries = Counter(attempt.run_id for attempt in attempts)
+    return [
+        {
+            "number": run.trial_number,
+            "state": str(run.state),
+            "kind": str(run.kind),
+            "epoch": run.epoch,
+            "value": _finite(run.value),
+            "test_value": _finite(run.test_value),
+            **params[run.trial_number],
+            "attempts": tries[run.id],
+        }
+        for run in _ordered(runs)
+    ]
+
+
+def frame(rows: Sequence[Row]) -> pandas.DataFrame:
+    """*rows* as a table of pandas, for notebooks."""
+    return pandas.DataFrame.from_records(list(rows))
+
+
+def curves(runs: Sequence[RunRecord], epochs: Sequence[EpochRecord]) -> list[Row]:
+    """One row for each epoch that was validated, by trial, kind and epoch."""
+    values: dict[int, dict[int, float]] = defaultdict(dict)
+    for record in epochs:
+        value = _finite(record.value)
+        if value is not None:
+            values[record.run_id][record.epoch] = value
+    return [
+        {
+            "trial": run.trial_number,
+            "kind": str(run.kind),
+            "epoch": epoch,
+            "value": value,
+            "state": str(run.state),
+            "pruned": run.state == RunState.PRUNED,
+        }
+        for run in _ordered(runs)
+        for epoch, value in sorted(values[run.id].items())
+    ]
+
+
+def _ordered(runs: Iterable[RunRecord]) -> list[RunRecord]:
+    return sorted(runs, key=lambda run: (run.trial_number, run.kind == RunKind.FULL))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _promotion(run: RunRecord) -> PromotedRun:
+    return PromotedRun(
+        trial=run.trial_number,
+        state=str(run.state),
+        epochs=run.epoch,
+        value=_finite(run.value),
+        test_value=_finite(run.test_value),
+    )
+
+
+def _best(
+    study: StudyRecord, trials: Sequence[TrialRecord], runs: Sequence[RunRecord]
+) -> Best | None:
+    """The best completed full run, else the best completed short run; of equals the earlier."""
+    params = {trial.number: trial.params for trial in trials}
+    for kind in (RunKind.FULL, RunKind.SHORT):
+        candidates = [
+            Best(
+                trial=run.trial_number,
+                kind=str(kind),
+                epochs=run.epoch,
+                value=value,
+                test_value=_finite(run.test_value),
+                params=params[run.trial_number],
+            )
+            for run in _ordered(runs)
+            if run.kind == kind and run.state == RunState.COMPLETE
+            if (value := _finite(run.value)) is not None
+        ]
+        if candidates:
+            choose = min if study.direction == "minimize" else max
+            return choose(candidates, key=lambda candidate: candidate.value)
+    return None
+
+
+def _warnings(study: StudyRecord, runs: Sequence[RunRecord], best: Best | None) -> list[str]:
+    """What a person should know before believing the best value."""
+    ordered = _ordered(runs)
+    return [
+        *_no_better_than_mean(study, ordered, best),
+        *_identical(ordered),
+        *_ended_badly(ordered),
+    ]
+
+
+def _no_better_than_mean(
+    study: StudyRecord, runs: Sequence[RunRecord], best: Best | None
+) -> list[str]:
+    mean = study.baselines.get("mean")
+    if mean is None:
+        return []
+    level = f"predicting the mean ({study.metric} {mean:.4g})"
+    if best is not None and not better(best.value, mean, study.direction):
+        return [f"the best trial ({best.trial}) is no better than {level}: nothing was learned"]
+    useless = [
+        run.trial_number
+        for run in runs
+        if run.kind == RunKind.SHORT and run.state == RunState.COMPLETE
+        if (value := _finite(run.value)) is not None and not better(value, mean, study.direction)
+    ]
+    return [f"no better than {level}: {_trials(useless)}"] if useless else []
+
+
+def _identical(runs: Sequence[RunRecord]) -> list[str]:
+    """Trials that differ in their configuration, but not in their result."""
+    same: dict[tuple[int, float], list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        if run.kind == RunKind.SHORT and (value := _finite(run.value)) is not None:
+            same[run.epoch, value].append(run)
+    return [
+        f"{_trials([run.trial_number for run in group])} differ, but have the same result to the "
+        f"last bit ({value!r} at epoch {epoch}): does a searched value have no effect?"
+        for (epoch, value), group in same.items()
+        if any(run.spec != group[0].spec for run in group[1:])
+    ]
+
+
+def _ended_badly(runs: Sequence[RunRecord]) -> list[str]:
+    warnings = []
+    for kind, name in ((RunKind.SHORT, ""), (RunKind.FULL, "the full run of ")):
+        of_kind = [run for run in runs if run.kind == kind]
+        diverged = [run.trial_number for run in of_kind if run.end_class == EndClass.DIVERGED]
+        failed = [run.trial_number for run in of_kind if run.state == RunState.FAILED]
+        if diverged:
+            warnings.append(f"diverged (a result was not finite): {name}{_trials(diverged)}")
+        if failed:
+            warnings.append(f"failed: {name}{_trials(failed)}")
+    return warnings
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    """ "trial 3", "trials 3, 4 and 7", or the first ten and a count."""
+    if len(numbers) == 1:
+        return f"trial {numbers[0]}"
+    shown = [str(number) for number in numbers[:10]]
+    if len(numbers) > 10:
+        return f"trials {', '.join(shown)} and {len(numbers) - 10} more"
+    return f"trials {', '.join(shown[:-1])} and {shown[-1]}"

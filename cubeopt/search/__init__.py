@@ -1,0 +1,1 @@
+"""Study files, samplers and rungs: what is tried and who goes on."""

@@ -1,0 +1,36 @@
+"""The best configuration as a file: the user's own section, whole, and where it came from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cubeopt.search.configuration import PROVENANCE_SECTION, TRAINING_SECTION
+from cubeopt.trial import TrialSpec
+
+# The order in which users know these values; every other value follows.
+_FIRST = (
+    *("lattice_size", "dataset", "batch_size", "epochs", "learning_rate"),
+    *("reconstruction_weight", "similarity_weight", "diversity_weight", "emergence_weight"),
+    *("state_size", "lattice_steps", "save_checkpoint_every", "log_interval"),
+    "validation_interval",
+)
+PROVENANCE = (
+    *("study", "trial", "metric", "value", "test_value", "epochs", "seed", "pack_width"),
+    *("dataset_fingerprint", "code_version", "torch_version", "hardware", "threads", "date"),
+)
+
+
+def best_config(spec: TrialSpec, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of an exported file; *provenance* has every name of PROVENANCE, and may more.
+
+    `configuration.write` puts it on disk, `configuration.read_training` gives *spec* back.
+    """
+    missing = [name for name in PROVENANCE if name not in provenance]
+    assert not missing, f"provenance lacks {missing}"
+    return {
+        TRAINING_SECTION: _ordered(spec.flat(), _FIRST),
+        PROVENANCE_SECTION: _ordered(provenance, PROVENANCE),
+    }
+
+
+def _ordered(values: Mapping[str, Any], first: tuple[str, ...]) -> dict[str, Any]:
+    return {name: values[name] for name in dict.fromkeys((*first, *values))}

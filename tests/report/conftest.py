@@ -1,0 +1,183 @@
+"""A study as the storage gives it back, made of a few lines; and a real browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, StudyRecord, TrialRecord
+from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
+from cubeopt.report.summary import Records
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_BROWSER_OPTIONS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+MOMENT = datetime(2026, 11, 5, 12, 0, tzinfo=UTC)
+
+
+class Story:
+    """Collects trials, runs and epochs of one study, in the order they are told."""
+
+    def __init__(self) -> None:
+        self.trials: list[TrialRecord] = []
+        self.runs: list[RunRecord] = []
+        self.epochs: list[EpochRecord] = []
+        self.attempts: list[AttemptRecord] = []
+
+    def short(
+        self, number: int, values: list[float | None], state: RunState, **changes: Any
+    ) -> "Story":
+        """Trial *number* with its short run, whose validation values by epoch are *values*."""
+        params = changes.pop("params", {"learning_rate": 0.001 * (number + 1)})
+        value = values[-1] if values else None
+        self.trials.append(
+            TrialRecord(
+                id=100 + number,
+                study_id=1,
+                number=number,
+                params=params,
+                state=state,
+                epoch=len(values),
+                value=value,
+                reason=None,
+                mirrored_epoch=0,
+                told=False,
+                created_at=MOMENT,
+                started_at=None,
+                finished_at=None,
+            )
+        )
+        spec = {"seed": 0, **params}
+        self._run(number, RunKind.SHORT, values, 1, state, spec, changes)
+        return self
+
+    def full(
+        self, number: int, values: list[float | None], state: RunState, **changes: Any
+    ) -> "Story":
+        """The full run of trial *number*, going on where its short run ended."""
+        short = next(run for run in self.runs if run.trial_number == number)
+        first = short.epoch + 1
+        self._run(number, RunKind.FULL, values, first, state, short.spec, changes)
+        return self
+
+    def records(self, **study: Any) -> Records:
+        values = {
+            "id": 1,
+            "name": "quickstart",
+            "spec": {"name": "quickstart", "rungs": {"epochs": [1, 2, 5]}},
+            "state": StudyState.COMPLETE,
+            "state_reason": None,
+            "direction": "minimize",
+            "metric": "fvu",
+            "dataset": "quickstart",
+            "dataset_fingerprint": "f" * 64,
+            "dataset_rows": {"train": 800, "validation": 100, "test": 90},
+            "baselines": {"mean": 1.0, "identity": None, "pca": 0.81, "pca_width": 16},
+            "code_version": "0.1.0",
+            "created_at": MOMENT,
+            "finished_at": None,
+        }
+        return Records(
+            study=StudyRecord(**{**values, **study}),
+            trials=self.trials,
+            runs=self.runs,
+            epochs=self.epochs,
+            attempts=self.attempts,
+        )
+
+    def _run(
+        self,
+        number: int,
+        kind: RunKind,
+        values: list[float | None],
+        first: int,
+        state: RunState,
+        spec: dict[str, Any],
+        changes: dict[str, Any],
+    ) -> None:
+        run_id = 1000 + 2 * number + (kind == RunKind.FULL)
+        fields = {
+            "id": run_id,
+            "trial_id": 100 + number,
+            "trial_number": number,
+            "study_id": 1,
+            "kind": kind,
+            "spec": spec,
+            "pack_key": "k",
+            "target_epochs": 50 if kind == RunKind.FULL else 5,
+            "state": state,
+            "priority": 0,
+            "width": 4,
+            "token": 1,
+            "worker_id": None,
+            "lease_expires_at": None,
+            "epoch": first + len(values) - 1,
+            "value": values[-1] if values else None,
+            "test_value": None,
+            "checkpoint": None,
+            "checkpoint_epoch": None,
+            "failures": 0,
+            "created_at": MOMENT,
+            "started_at": None,
+            "finished_at": None,
+            "end_class": None,
+        }
+        tries = changes.pop("attempts", 1)
+        self.runs.append(RunRecord(**{**fields, **changes}))
+        for epoch, value in enumerate(values, first):
+            self.epochs.append(
+                EpochRecord(
+                    run_id=run_id,
+                    trial_number=number,
+                    kind=kind,
+                    epoch=epoch,
+                    token=1,
+                    value=value,
+                    metrics={},
+                    created_at=MOMENT,
+                )
+            )
+        for token in range(1, tries + 1):
+            self.attempts.append(
+                AttemptRecord(
+                    id=len(self.attempts),
+                    run_id=run_id,
+                    trial_number=number,
+                    kind=kind,
+                    token=token,
+                    worker_id=1,
+                    started_at=MOMENT,
+                    ended_at=MOMENT,
+                    from_epoch=0,
+                    end_class=EndClass.DONE,
+                    error=None,
+                    device="cpu",
+                    provenance={},
+                )
+            )
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The browser of this machine, with a fresh profile."""
+    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if path is None:
+        missing = f"no browser is installed; looked for {', '.join(_BROWSERS)}"
+        if os.environ.get("CUBEOPT_REQUIRE_BROWSER"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(_BROWSER_OPTIONS))
+        yield browser
+        browser.close()

@@ -1,0 +1,166 @@
+"""The dashboard over a real database, in a real browser."""
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+import pytest
+from sqlalchemy import Engine
+
+from cubeopt.db.engine import optuna_url
+from cubeopt.errors import CubeoptError
+from cubeopt.report import dashboard
+from cubeopt.search import mirror
+from cubeopt.search.study import Range
+
+SPACE = {
+    "learning_rate": Range(low=1e-4, high=1e-1, log=True).distribution(whole=False),
+    "lattice_steps": Range(low=1, high=9).distribution(whole=True),
+    "state_size": Range(choices=(16, 32)).distribution(whole=True),
+}
+_SERVE = """
+import sys
+from cubeopt.report import dashboard
+dashboard.serve(sys.argv[1], "127.0.0.1", int(sys.argv[2]), lambda url: print(url, flush=True))
+print("stopped")
+"""
+_POINTS = """
+([plot, trace, minimum]) => {
+    const found = document.getElementById(plot)?.data?.[trace];
+    const values = found?.x ?? found?.dimensions?.[0].values;
+    return values?.length >= minimum;
+}
+"""
+
+
+@contextmanager
+def _served(engine: Engine, port: int = 0) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    command = [sys.executable, "-W", "error", "-c", _SERVE, optuna_url(engine), str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def study_id(engine: Engine) -> int:
+    """An Optuna study of 14 trials: 5 complete, 9 pruned, all with intermediate values."""
+    storage = mirror.open_storage(optuna_url(engine))
+    study = optuna.create_study(
+        storage=storage, study_name="quickstart", sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    for number in range(14):
+        trial = study.ask(SPACE)
+        epochs = 5 if number % 3 == 0 else 1 + number % 2
+        values = [1.0 - 0.05 * epoch - 0.01 * trial.params["lattice_steps"] for epoch in range(5)]
+        for epoch in range(epochs):
+            trial.report(values[epoch], epoch + 1)
+        if epochs == 5:
+            study.tell(trial, values[-1])
+        else:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    storage.engine.dispose()
+    return int(study._study_id)
+
+
+def _request(url: str, method: str, content: dict[str, Any] | None = None) -> tuple[int, Any]:
+    data = None if content is None else json.dumps(content).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def test_a_browser_shows_history_curves_importances_and_parallel_coordinates(
+    engine: Engine, study_id: int, browser: Any
+) -> None:
+    with _served(engine) as (url, _):
+        page = browser.new_page(viewport={"width": 1400, "height": 1600})
+        troubles: list[str] = []
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
+        page.on("requestfailed", lambda request: troubles.append(request.url))
+        page.goto(url)
+        page.get_by_text("quickstart").first.wait_for()
+        page.goto(f"{url}dashboard/studies/{study_id}")
+        for plot, trace, minimum in (
+            ("plot-history", 2, 14),
+            ("graph-hyperparameter-importances", 0, 3),
+            ("graph-intermediate-values", 0, 5),
+            ("graph-intermediate-values", 13, 2),
+        ):
+            page.wait_for_function(_POINTS, arg=[plot, trace, minimum], timeout=30_000)
+        page.goto(f"{url}dashboard/studies/{study_id}/smartSelection")
+        page.wait_for_function(_POINTS, arg=["plot-parallel-coordinate", 0, 14], timeout=30_000)
+        page.close()
+    assert troubles == []
+
+
+def test_an_empty_database_gives_an_empty_dashboard(engine: Engine) -> None:
+    with _served(engine) as (url, _):
+        status, studies = _request(f"{url}api/studies", "GET")
+    assert (status, json.loads(studies)) == (200, {"study_summaries": []})
+
+
+def test_what_belongs_to_the_queue_cannot_be_changed(engine: Engine, study_id: int) -> None:
+    with _served(engine) as (url, _):
+        before = _request(f"{url}api/studies/{study_id}?after=0", "GET")
+        for method, path, content in (
+            ("DELETE", f"api/studies/{study_id}", None),
+            ("POST", f"api/studies/{study_id}/rename", {"study_name": "other"}),
+            ("POST", "api/studies", {"study_name": "new", "directions": ["minimize"]}),
+            ("POST", "api/trials/1/tell", {"state": "Fail"}),
+        ):
+            status, answer = _request(url + path, method, content)
+            assert (status, method) == (403, method)
+            assert "cannot be changed here" in json.loads(answer)["reason"]
+        assert _request(f"{url}api/studies/{study_id}?after=0", "GET") == before
+
+
+def test_a_note_can_be_written(engine: Engine, study_id: int) -> None:
+    note = {"body": "the learning rate matters", "version": 1}
+    with _served(engine) as (url, _):
+        assert _request(f"{url}api/studies/{study_id}/note", "PUT", note)[0] == 204
+        _, study = _request(f"{url}api/studies/{study_id}?after=0", "GET")
+    assert json.loads(study)["note"] == note
+
+
+def test_a_port_in_use_is_one_clear_line(engine: Engine) -> None:
+    with _served(engine) as (url, _):
+        port = int(url.rstrip("/").rpartition(":")[2])
+        with pytest.raises(CubeoptError) as raised:
+            dashboard.serve(optuna_url(engine), "127.0.0.1", port, lambda address: None)
+    said = str(raised.value)
+    assert said.startswith(f"cannot serve the dashboard on 127.0.0.1:{port}: ")
+    assert said.endswith("in use; choose another with --port")
+
+
+def test_a_port_that_cannot_be_is_one_clear_line(engine: Engine) -> None:
+    with pytest.raises(CubeoptError, match=r"on 127.0.0.1:99999: .*--port"):
+        dashboard.serve(optuna_url(engine), "127.0.0.1", 99999, lambda address: None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_cleanly_and_frees_the_port(
+    engine: Engine, number: signal.Signals
+) -> None:
+    with _served(engine) as (url, process):
+        port = int(url.rstrip("/").rpartition(":")[2])
+        process.send_signal(number)
+        said, complained = process.communicate(timeout=20)
+    assert (process.returncode, said, complained) == (0, "stopped\n", "")
+    with _served(engine, port) as (again, _):
+        assert again == url

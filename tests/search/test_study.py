@@ -1,0 +1,244 @@
+"""A study file, read strictly."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from cubeopt import trial
+from cubeopt.errors import StudyError
+from cubeopt.search import study
+from cubeopt.search.study import StudySpec, better
+
+RATE = {"low": 1e-4, "high": 1e-2, "log": True}
+
+
+def _content(**changes: Any) -> dict[str, Any]:
+    return {"name": "small", "search": {"learning_rate": RATE}, **changes}
+
+
+def _searching(name: str, **searched: Any) -> dict[str, Any]:
+    return _content(search={name: searched})
+
+
+def test_what_is_not_said_has_its_default() -> None:
+    spec = study.parse(_content(), "s.yaml")
+    assert (spec.objective.metric, spec.objective.direction) == ("fvu", "minimize")
+    assert (spec.short_epochs, spec.full_epochs) == (5, 50)
+    assert spec.base_trial == trial.TrialSpec()
+
+
+def test_a_study_is_the_same_after_its_way_through_the_storage() -> None:
+    content = _content(
+        base={"lattice_size": [4, 4, 4], "learning_rate": 0.1},
+        search={
+            "learning_rate": RATE,
+            "state_size": {"choices": [16, 32]},
+            "emergence": {"choices": ["mutual_information", "legacy_log"]},
+        },
+        objective={"metric": "cosine"},
+    )
+    spec = study.parse(content, "s.yaml")
+    for options in ({}, {"exclude_none": True}):
+        assert study.parse(spec.model_dump(mode="json", **options), "storage") == spec
+
+
+def test_a_name_given_by_hand_wins(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: file\nsearch: {learning_rate: {low: 1e-4, high: 1e-2}}\n")
+    assert study.load(path).name == "file"
+    assert study.load(path, "mine").name == "mine"
+    with pytest.raises(StudyError, match="name: String should match pattern"):
+        study.load(path, "no spaces")
+
+
+def test_a_distribution_follows_the_type_of_the_value_not_of_its_ends() -> None:
+    spec = study.parse(
+        _content(
+            search={
+                "similarity_weight": {"low": 0, "high": 1},
+                "lattice_steps": {"low": 2, "high": 9, "log": True},
+                "learning_rate": RATE,
+                "state_size": {"choices": [32, 64]},
+            }
+        ),
+        "s.yaml",
+    )
+    assert spec.distributions() == {
+        "similarity_weight": FloatDistribution(0.0, 1.0),
+        "lattice_steps": IntDistribution(2, 9, log=True),
+        "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
+        "state_size": CategoricalDistribution((32, 64)),
+    }
+
+
+def test_a_point_is_the_base_with_its_values_put_in() -> None:
+    spec = study.parse(_content(base={"state_size": 64, "batch_size": 8}), "s.yaml")
+    made = spec.trial({"learning_rate": 0.005, "state_size": 32}, number=7)
+    assert (made.optim.learning_rate, made.shape.state_size, made.shape.batch_size) == (
+        0.005,
+        32,
+        8,
+    )
+
+
+def test_the_seed_is_the_trials_number_unless_it_is_set_or_searched() -> None:
+    assert study.parse(_content(), "s").trial({}, number=7).seed == 7
+    assert study.parse(_content(base={"seed": 3}), "s").trial({}, number=7).seed == 3
+    assert study.parse(_content(), "s").trial({"seed": 5}, number=7).seed == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (_content(serch={}), "unknown key 'serch'; did you mean 'search'?"),
+        (_content(rungs={"epoch": [1]}), "unknown key 'rungs.epoch'"),
+        (_content(base={"learning_rat": 1.0}), "base: unknown key 'learning_rat'; did you mean"),
+        (_content(search={"learning_rat": RATE}), "search: unknown key 'learning_rat'; did you"),
+        (_content(search={}), "search: Dictionary should have at least 1 item"),
+        ({"search": {"learning_rate": RATE}}, "name: Field required"),
+        (_content(base=None), "base: Input should be a valid dictionary (got None)"),
+        (_content(name="../up"), "name: String should match pattern"),
+        (_content(budget={"trials": 0}), "budget.trials: Input should be greater than or equal"),
+        (_content(budget={"trials": "9"}), "budget.trials: Input should be a valid integer"),
+        (_content(sampler={"name": "grid"}), "sampler.name: Input should be 'tpe' or 'random'"),
+        (_content(objective={"metric": "loss"}), "objective.metric: Input should be 'fvu' or"),
+        (_content(rungs={"rule": "hyperband"}), "rungs.rule: Input should be 'asha', 'median'"),
+        (_content(rungs={"epochs": []}), "rungs.epochs: Tuple should have at least 1 item"),
+        (_content(rungs={"epochs": [2, 1]}), "rungs: epochs must rise and start at 1 or more"),
+        (_content(rungs={"epochs": [0, 1]}), "rungs: epochs must rise and start at 1 or more"),
+        (_content(rungs={"epochs": [1, 1]}), "rungs: epochs must rise and start at 1 or more"),
+        (
+            _content(base={"epochs": 4}),
+            "rungs.epochs ends at 5, but the full run (base.epochs) has only 4",
+        ),
+        (
+            _content(base={"validation_interval": 2}),
+            "rungs.epochs [1, 2, 5] must be multiples of base.validation_interval (2)",
+        ),
+        (
+            _searching("learning_rate", low=2, high=1),
+            "search.learning_rate: empty range: low (2) must be below high (1)",
+        ),
+        (
+            _searching("learning_rate", low=1.0, high=1.0),
+            "search.learning_rate: empty range: low (1.0) must be below high (1.0)",
+        ),
+        (
+            _searching("similarity_weight", low=0, high=1, log=True),
+            "search.similarity_weight: a log range needs low above 0, got 0",
+        ),
+        (
+            _searching("learning_rate", low="a", high=1),
+            "search.learning_rate.low: Input should be a valid number (got 'a')",
+        ),
+        (
+            _searching("learning_rate", low=1e-4, high=math.inf),
+            "search.learning_rate.high: Input should be a finite number (got inf)",
+        ),
+        (
+            _searching("learning_rate", low=0.1),
+            "search.learning_rate: a searched value needs low and high, or choices",
+        ),
+        (
+            _searching("state_size", choices=[32, 64], low=1),
+            "search.state_size: give either choices or low and high, not both",
+        ),
+        (
+            _searching("state_size", choices=[32]),
+            "search.state_size: choices need at least two values, each one once, got [32]",
+        ),
+        (
+            _searching("state_size", choices=[32, 64, 64]),
+            "search.state_size: choices need at least two values, each one once",
+        ),
+        (
+            _searching("state_size", choices=[32, "64"]),
+            "search.state_size: Input should be a valid integer (got '64')",
+        ),
+        (_searching("state_size", choices=[True, 64]), "search.state_size.choices.0: "),
+        (
+            _searching("state_size", low=1, high=9999),
+            "search.state_size: Input should be less than or equal to 4096 (got 9999)",
+        ),
+        (
+            _searching("state_size", low=16, high=64.0),
+            "search.state_size: Input should be a valid integer (got 64.0)",
+        ),
+        (
+            _searching("emergence", choices=["legacy_log", "none"]),
+            "search.emergence: Input should be 'mutual_information' or 'legacy_log'",
+        ),
+        (
+            _searching("functional_radius", low=0.5, high=3.0),
+            "search.functional_radius: functional_radius (0.5) must exceed local_radius (1.0)",
+        ),
+        (
+            _content(
+                search={
+                    "warmup_fraction": {"low": 0.0, "high": 0.8},
+                    "decay_fraction": {"low": 0.1, "high": 0.9},
+                }
+            ),
+            "search.warmup_fraction with search.decay_fraction: "
+            "warmup_fraction (0.8) and decay_fraction (0.9) together must not exceed 1",
+        ),
+        *(
+            (
+                _searching(name, low=1, high=9),
+                f"search.{name}: {name} is one for the whole study; set it in base",
+            )
+            for name in ("epochs", "data_seed", "embedding_size", "validation_interval")
+        ),
+    ],
+)
+def test_a_broken_rule_is_one_line_that_names_the_file_the_key_and_the_rule(
+    content: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(StudyError) as raised:
+        study.parse(content, "studies/s.yaml")
+    message = str(raised.value)
+    assert message.startswith(f"studies/s.yaml: {said}")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", sorted(trial.value_names()))
+def test_every_value_is_either_searched_or_refused_with_a_reason(name: str) -> None:
+    """A knob declared later must not slip through unsearched."""
+    ranges = {
+        "lattice_size": {"choices": ["a", "b"]},
+        "emergence": {"choices": ["mutual_information", "legacy_log"]},
+        "schedule": {"choices": ["constant", "cosine"]},
+        "functional_radius": {"low": 1.5, "high": 3.0},
+        "local_radius": {"low": 0.5, "high": 1.5},
+        "warmup_fraction": {"low": 0.0, "high": 0.5},
+        "decay_fraction": {"low": 0.0, "high": 0.5},
+    }
+    content = _content(search={name: ranges.get(name, {"low": 1, "high": 3})})
+    if name in study._NEVER_SEARCHED:
+        with pytest.raises(StudyError, match="is one for the whole study"):
+            study.parse(content, "s.yaml")
+    elif name == "lattice_size":
+        with pytest.raises(StudyError, match=r"search\.lattice_size"):
+            study.parse(content, "s.yaml")
+    else:
+        assert set(study.parse(content, "s.yaml").distributions()) == {name}
+
+
+def test_a_nan_beats_nothing() -> None:
+    for direction in ("minimize", "maximize"):
+        assert not better(math.nan, 1.0, direction)
+        assert not better(math.nan, math.nan, direction)
+        assert better(1.0, math.nan, direction)
+        assert not better(1.0, 1.0, direction)
+    assert better(0.1, 0.2, "minimize")
+    assert better(0.2, 0.1, "maximize")
+
+
+def test_a_study_cannot_be_changed() -> None:
+    spec = study.parse(_content(), "s.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        spec.name = "other"  # type: ignore[misc]
+    assert isinstance(spec, StudySpec)
