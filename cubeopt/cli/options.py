@@ -1,0 +1,52 @@
+"""Options that several commands share."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="PostgreSQL address; else $CUBEOPT_STORAGE, else the embedded server. "
+        "Put passwords into the environment, not here.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Gpu = Annotated[
+    int | None, typer.Option("--gpu", min=0, metavar="N", help="Train on this NVIDIA GPU.")
+]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Train on the CPU, in one thread.")]
+
+
+def check_device(gpu: int | None, cpu: bool) -> None:
+    """Exactly one of the two must be given."""
+    if (gpu is None) == (not cpu):
+        raise typer.BadParameter("give either --gpu N or --cpu")
+
+
+@contextmanager
+def stopping() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set; a second signal leaves at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+        print("cubeopt: stopping (once more to leave at once)", file=sys.stderr)
+
+    before = {each: signal.signal(each, on_signal) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

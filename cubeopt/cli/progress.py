@@ -1,0 +1,164 @@
+"""What a person sees while a worker or a training runs."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from cubeopt.cli.printing import number
+from cubeopt.db import records
+from cubeopt.db.engine import Engine
+from cubeopt.db.tables import RunState, StudyState
+from cubeopt.search import study as study_file
+from cubeopt.service.experiment import Progress as Trained
+from cubeopt.service.worker import Event, Happening
+
+_LOOK_SECONDS = 2.0  # between two looks at how far the studies are
+
+_WORDS = {
+    Happening.STARTED: "starts",
+    Happening.PRUNED: "pruned",
+    Happening.COMPLETE: "complete",
+    Happening.DIVERGED: "diverged",
+    Happening.LOST: "lost to another worker",
+    Happening.ERROR: "error",
+    Happening.RELEASED: "given back",
+}
+
+
+class WorkerScreen:
+    """A line for each thing that happens to a run, and below them, on a terminal, a bar a study."""
+
+    def __init__(self, console: Console, engine: Engine, study: str | None) -> None:
+        self._console, self._engine, self._study = console, engine, study
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("trials"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bars: dict[int, TaskID] = {}
+        self._looked = 0.0
+        self._epochs = 0
+        self._ended = 0
+        self._started = time.monotonic()
+
+    def __enter__(self) -> "WorkerScreen":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def tell(self, event: Event) -> None:
+        """Show *event*."""
+        claim = event.claim
+        self._look()
+        if event.what in (Happening.EPOCH, Happening.COMPLETE, Happening.PRUNED):
+            self._epochs += 1
+        if event.what in (Happening.COMPLETE, Happening.PRUNED, Happening.DIVERGED):
+            self._ended += 1
+        if event.what is Happening.EPOCH:
+            if claim.target_epochs > 10 and event.epoch % 10:
+                return  # ten lines of a full run are enough
+            what = f"epoch {event.epoch}/{claim.target_epochs}"
+        elif event.epoch:
+            what = f"{_WORDS[event.what]} at epoch {event.epoch}/{claim.target_epochs}"
+        else:
+            what = _WORDS[event.what]
+        value = "" if event.value is None else f"  {claim.metric} {number(event.value)}"
+        detail = f": {event.detail}" if event.detail else ""
+        full = "full run of " if claim.kind == "full" else ""
+        line = f"{claim.study}: {full}trial {claim.trial_number} {what}{value}{detail}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def farewell(self) -> str:
+        """What this worker did."""
+        seconds = time.monotonic() - self._started
+        return f"{self._ended} runs ended here, {self._epochs} epochs in {seconds:.0f} s"
+
+    def _look(self) -> None:
+        """Move the bars; rarely, for it asks the database."""
+        now = time.monotonic()
+        if not self._console.is_terminal or now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        for record in records.studies(self._engine):
+            if record.state != StudyState.RUNNING or self._study not in (None, record.name):
+                continue
+            counts = records.counts(self._engine, record.id)
+            ended = sum(
+                counts[each] for each in (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
+            )
+            total = study_file.parse(record.spec, record.name).budget.trials
+            if record.id not in self._bars:
+                self._bars[record.id] = self._progress.add_task(record.name, total=total)
+            self._progress.update(self._bars[record.id], completed=ended)
+
+
+class TrainScreen:
+    """A bar with the live loss; on a plain stream a line an epoch."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("batches  {task.fields[facts]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task(name, total=None, facts="")
+
+    def __enter__(self) -> "TrainScreen":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def tell(self, trained: Trained) -> None:
+        """Show where the training stands."""
+        facts = f"loss {number(trained.loss)}"
+        self._progress.update(
+            self._bar, completed=trained.step, total=trained.total_steps, facts=facts
+        )
+        if trained.metrics is None:
+            return
+        shown = {
+            name.removeprefix("validation/"): value
+            for name, value in trained.metrics.items()
+            if name in ("validation/fvu", "validation/cosine")
+            or name.startswith("validation/usage/")
+        }
+        line = "  ".join(
+            f"{name} {number(value)}" for name, value in shown.items() if value is not None
+        )
+        self._console.print(
+            f"epoch {trained.epoch}: {facts}  {line}", markup=False, highlight=False, soft_wrap=True
+        )

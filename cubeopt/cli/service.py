@@ -1,0 +1,206 @@
+"""The long-running commands: worker, coordinator, train, dashboard."""
+
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cubeopt import settings
+from cubeopt.cli.options import Cpu, Gpu, Json, Storage, check_device, stopping
+from cubeopt.cli.printing import error_console, number, print_json, say
+
+if TYPE_CHECKING:
+    import torch
+
+_STANDBY_SECONDS = 1.0
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the commands on the top level of *app*."""
+    app.command(epilog="Example: cubeopt worker --gpu 0 --study cube8 --until-done")(worker)
+    app.command(epilog="Example: cubeopt coordinator --storage postgresql://db.lab/cubeopt")(
+        coordinator
+    )
+    app.command(
+        epilog="Example: cubeopt train --config config/main_config.yaml "
+        "--experiment-name first_8x8x8_training --gpu 0"
+    )(train)
+    app.command(epilog="Example: cubeopt dashboard --port 8080")(dashboard)
+
+
+def worker(
+    gpu: Gpu = None,
+    cpu: Cpu = False,
+    study: Annotated[str | None, typer.Option(help="Only trials of this study.")] = None,
+    pack: Annotated[
+        str, typer.Option(metavar="N|auto", help="Trials trained side by side; auto measures.")
+    ] = "auto",
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="Leave when no study is running any more.")
+    ] = False,
+    lease: Annotated[
+        float,
+        typer.Option(min=1.0, help="Seconds of silence after which others take over the trials."),
+    ] = 30.0,
+    name: Annotated[str | None, typer.Option(help="Of this worker; else HOST-PID.")] = None,
+    storage: Storage = None,
+) -> None:
+    """Train the trials of studies: claim packs, report each epoch, obey the rungs.
+
+    Hosts the coordinator when no other process does. Ctrl-C and SIGTERM give the trials back.
+    """
+    check_device(gpu, cpu)
+    width = _pack(pack)
+    from cubeopt.training import device as devices
+
+    chosen = devices.prepare(gpu)
+    from cubeopt.cli.progress import WorkerScreen
+    from cubeopt.db import engine
+    from cubeopt.service.worker import Options, Worker
+
+    loaded = settings.load(storage)
+    connected = engine.connect(loaded)
+    host, pid = socket.gethostname(), os.getpid()
+    options = Options(
+        name=name or f"{host}-{pid}",
+        host=host,
+        pid=pid,
+        device=chosen,
+        device_name=devices.describe(chosen),
+        provenance=_provenance(chosen),
+        study=study,
+        pack=width,
+        until_done=until_done,
+        lease_seconds=lease,
+    )
+    with stopping() as stop, WorkerScreen(error_console(), connected, study) as screen:
+        Worker(connected, loaded, options, stop, screen.tell).run()
+    connected.dispose()
+    say(screen.farewell())
+
+
+def coordinator(
+    storage: Storage = None,
+    hosted: Annotated[
+        bool, typer.Option("--hosted", hidden=True, help="End when standard input does.")
+    ] = False,
+) -> None:
+    """Ask for trials, mirror results to the dashboard, promote, take back the leases of the dead.
+
+    One leads a database; another one stands by and takes over when it dies.
+    """
+    from cubeopt.db import engine
+    from cubeopt.service import coordinator as service
+
+    connected = engine.connect(settings.load(storage))
+    with stopping() as stop:
+        if hosted:
+            threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+        while not stop.is_set():
+            if service.coordinate(connected, stop) or hosted:
+                break
+            stop.wait(_STANDBY_SECONDS)
+    connected.dispose()
+
+
+def train(
+    config: Annotated[
+        Path, typer.Option(metavar="FILE", help="YAML with a real_training section.")
+    ],
+    name: Annotated[
+        str,
+        typer.Option("--experiment-name", "--experiment_name", help="Its folder in experiments/."),
+    ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although the dataset is not the config's.")
+    ] = False,
+    gpu: Gpu = None,
+    cpu: Cpu = False,
+    as_json: Json = False,
+) -> None:
+    """Train one configuration to its last epoch. Without --gpu it trains on the CPU.
+
+    Stopped by Ctrl-C or SIGTERM it leaves a checkpoint and exit code 130; --resume goes on from
+    there to the same numbers.
+    """
+    check_device(gpu, cpu or gpu is None)
+    from cubeopt.training import device as devices
+
+    chosen = devices.prepare(gpu)
+    from cubeopt.cli.progress import TrainScreen
+    from cubeopt.service import experiment
+
+    request = experiment.Request(config, name, chosen, resume, force)
+    loaded = settings.load()
+    with stopping() as stop, TrainScreen(error_console(), name) as screen:
+        result = experiment.train(request, loaded, _provenance(chosen), stop, screen.tell)
+    if result is None:
+        print(f"cubeopt: stopped; continue with --resume ({name})", file=sys.stderr)
+        raise typer.Exit(130)
+    if as_json:
+        print_json(result.as_json())
+        return
+    tested = result.metrics.get(f"test/{result.metric}")
+    say(f"{result.metric} {_shown(result.value)} on validation, {_shown(tested)} on test")
+    say(f"checkpoint {result.checkpoint}")
+
+
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback anyone who reaches it looks.")
+    ] = "127.0.0.1",
+    storage: Storage = None,
+) -> None:
+    """Serve the Optuna dashboard over the storage, on this machine only, until Ctrl-C."""
+    from cubeopt.db import engine
+    from cubeopt.report import dashboard as served
+
+    connected = engine.connect(settings.load(storage))
+    served.serve(
+        engine.optuna_url(connected),
+        host,
+        port,
+        lambda url: say(f"dashboard at {url} (Ctrl-C to stop)"),
+    )
+
+
+def _pack(text: str) -> int | None:
+    """The number of slots; None for auto."""
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 4096:
+        raise typer.BadParameter(f"--pack takes a number from 1 to 4096, or auto; got {text!r}")
+    return int(text)
+
+
+def _stop_at_end_of_input(stop: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stop.set()
+
+
+def _provenance(device: "torch.device") -> dict[str, Any]:
+    """What made the numbers, beside the configuration."""
+    import torch
+
+    from cubeopt import provenance
+    from cubeopt.training import device as devices
+
+    return {
+        "code_version": provenance.code_version(),
+        "torch_version": torch.__version__,
+        "hardware": provenance.hardware(),
+        "device": devices.describe(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else number(value)

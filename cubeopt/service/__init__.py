@@ -1,0 +1,1 @@
+"""The two processes of a running study: coordinator and worker."""

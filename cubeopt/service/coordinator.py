@@ -1,0 +1,161 @@
+"""The coordinator: asks for trials ahead of need, mirrors results, promotes, reaps, finishes.
+
+Exactly one leads a database. It holds no state that is not in the database: when it dies, the next
+one goes on from what the tables say.
+"""
+
+import logging
+import threading
+
+from optuna.storages import RDBStorage
+
+from cubeopt.db import leader, queue, records
+from cubeopt.db.engine import Engine, optuna_url
+from cubeopt.db.records import StudyRecord
+from cubeopt.db.tables import RunKind, RunState, StudyState
+from cubeopt.search import mirror, rungs, study
+from cubeopt.search.mirror import Mirror
+from cubeopt.search.study import StudySpec
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.3
+_AHEAD = 4  # waiting trials kept ready at least; more when more are running
+_ENDED = (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
+
+
+def coordinate(engine: Engine, stop: threading.Event, tick: float = TICK_SECONDS) -> bool:
+    """Lead until *stop* is set; False at once when another process leads.
+
+    Raises StorageError when the database goes away: whoever hosts it starts another.
+    """
+    with leader.lead(engine) as leadership:
+        if leadership is None:
+            return False
+        logger.info("leading")
+        storage = mirror.open_storage(optuna_url(engine))
+        try:
+            coordinator = Coordinator(engine, storage)
+            while not stop.is_set():
+                leadership.check()
+                with mirror.translated():
+                    coordinator.tick()
+                stop.wait(tick)
+        finally:
+            storage.engine.dispose()
+    return True
+
+
+class Coordinator:
+    """The work of one leader."""
+
+    def __init__(self, engine: Engine, storage: RDBStorage) -> None:
+        self._engine, self._storage = engine, storage
+        self._studies: dict[int, tuple[StudySpec, Mirror]] = {}
+
+    def tick(self) -> None:
+        """Do everything that is due, once."""
+        lost = queue.reap(self._engine)
+        if lost:
+            logger.warning("leases expired, runs returned to the queue: %s", lost)
+        for record in records.studies(self._engine):
+            if record.state == StudyState.RUNNING:
+                self._advance(record)
+
+    def _advance(self, record: StudyRecord) -> None:
+        spec, counterpart = self._opened(record)
+        self._show(record, counterpart)
+        counts = records.counts(self._engine, record.id)
+        self._ask(record, spec, counterpart, counts)
+        if sum(counts[state] for state in _ENDED) >= spec.budget.trials:
+            self._promote(record, spec, counterpart)
+
+    def _opened(self, record: StudyRecord) -> tuple[StudySpec, Mirror]:
+        """The study's file and counterpart; at first sight, points asked but not queued are queued."""
+        if record.id not in self._studies:
+            spec = study.parse(record.spec, f"study {record.name}")
+            counterpart = Mirror(self._storage, spec)
+            known = [each.number for each in records.trials(self._engine, record.id)]
+            self._enqueue(record, spec, counterpart.orphans(known))
+            self._studies[record.id] = spec, counterpart
+        return self._studies[record.id]
+
+    def _show(self, record: StudyRecord, counterpart: Mirror) -> None:
+        """Bring Optuna's tables up to date: epochs first, then ends."""
+        reached: dict[int, int] = {}
+        for epoch in records.unmirrored_epochs(self._engine, record.id):
+            if epoch.value is not None:
+                counterpart.report(epoch.trial_number, epoch.epoch, epoch.value)
+            reached[epoch.trial_number] = epoch.epoch
+        if reached:
+            records.mark_mirrored(self._engine, record.id, reached)
+        ended = records.untold(self._engine, record.id)
+        for run in ended:
+            if run.state == RunState.COMPLETE and run.value is not None:
+                counterpart.tell_complete(run.trial_number, run.value)
+            elif run.state == RunState.FAILED:
+                counterpart.tell_failed(run.trial_number)
+            else:
+                counterpart.tell_pruned(run.trial_number, run.value)
+        if ended:
+            records.mark_told(self._engine, record.id, [run.trial_number for run in ended])
+
+    def _ask(
+        self,
+        record: StudyRecord,
+        spec: StudySpec,
+        counterpart: Mirror,
+        counts: dict[RunState, int],
+    ) -> None:
+        """Keep enough trials waiting that no worker has to wait for a sampler."""
+        asked = sum(counts.values())
+        wanted = max(_AHEAD, counts[RunState.RUNNING]) - counts[RunState.WAITING]
+        count = min(wanted, spec.budget.trials - asked)
+        if count > 0:
+            self._enqueue(record, spec, counterpart.ask(count, asked))
+
+    def _enqueue(
+        self, record: StudyRecord, spec: StudySpec, points: list[tuple[int, dict[str, object]]]
+    ) -> None:
+        trials = []
+        for number, params in points:
+            trial = spec.trial(params, number)
+            trials.append(
+                queue.NewTrial(
+                    number=number,
+                    params=params,
+                    spec=trial.flat(),
+                    pack_key=trial.pack_key(record.dataset_fingerprint),
+                    target_epochs=spec.short_epochs,
+                )
+            )
+        if trials:
+            queue.enqueue(self._engine, record.id, trials)
+
+    def _promote(self, record: StudyRecord, spec: StudySpec, counterpart: Mirror) -> None:
+        """All short runs have ended: start the full runs, or end the study when they have ended."""
+        runs = records.runs(self._engine, record.id)
+        results = {
+            run.trial_number: run.value
+            for run in runs
+            if run.kind == RunKind.SHORT and run.state == RunState.COMPLETE
+        }
+        chosen = rungs.promote(results, spec.promotion, record.direction)
+        full = [run for run in runs if run.kind == RunKind.FULL]
+        if chosen and not full:
+            logger.info("study %s: promoting trials %s", record.name, chosen)
+            queue.promote(self._engine, record.id, chosen, spec.full_epochs)
+            return
+        if any(run.state not in _ENDED for run in full):
+            return
+        counterpart.note(
+            "full runs",
+            {str(run.trial_number): {"epochs": run.epoch, "value": run.value} for run in full},
+        )
+        state, reason = StudyState.COMPLETE, f"all {spec.budget.trials} trials have ended"
+        if not results:
+            state, reason = StudyState.FAILED, "no trial reached the last rung"
+        elif full and all(run.state != RunState.COMPLETE for run in full):
+            state, reason = StudyState.FAILED, "no promoted trial finished its full run"
+        records.set_state(self._engine, record.id, state, reason)
+        logger.info("study %s: %s, %s", record.name, state, reason)

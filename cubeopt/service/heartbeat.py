@@ -1,0 +1,73 @@
+"""A worker's heartbeat: a thread that extends its leases while training goes on."""
+
+import logging
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+
+from cubeopt.db import leases
+from cubeopt.db.engine import Engine
+from cubeopt.db.leases import Lease
+from cubeopt.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Beats three times in the life of a lease; knows which leases were lost."""
+
+    def __init__(self, engine: Engine, worker_id: int, lease_seconds: float) -> None:
+        self._engine, self._worker_id, self._seconds = engine, worker_id, lease_seconds
+        self._leases: dict[int, Lease] = {}
+        self._lost: set[int] = set()
+        self._guard = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Heartbeat":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def hold(self, held: Iterable[Lease]) -> None:
+        """Extend these leases from now on."""
+        with self._guard:
+            for lease in held:
+                self._leases[lease.run_id] = lease
+
+    def drop(self, run_ids: Iterable[int]) -> None:
+        """Extend these no longer."""
+        with self._guard:
+            for run_id in run_ids:
+                self._leases.pop(run_id, None)
+                self._lost.discard(run_id)
+
+    def lost(self) -> set[int]:
+        """The runs whose lease somebody else has by now."""
+        with self._guard:
+            return set(self._lost)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._seconds / 3):
+            with self._guard:
+                held = list(self._leases.values())
+            try:
+                ours = leases.beat(self._engine, self._worker_id, held, self._seconds)
+            except StorageError as error:
+                # The next beat tries again; if the lease expires meanwhile, fencing keeps us out.
+                logger.warning("heartbeat failed: %s", error)
+                continue
+            with self._guard:
+                self._lost |= {
+                    lease.run_id
+                    for lease in held
+                    if lease.run_id not in ours and self._leases.get(lease.run_id) == lease
+                }

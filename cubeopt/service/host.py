@@ -1,0 +1,82 @@
+"""A worker hosts the coordinator in a child process when no other leads."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from types import TracebackType
+
+from cubeopt.db import leader
+from cubeopt.db.engine import Engine, optuna_url
+from cubeopt.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+_CHECK_SECONDS = 1.0
+_START_SECONDS = 15.0  # what a child may take until it leads
+_FAILURES = 3  # children that end with an error, in a row, before we give up
+
+
+class CoordinatorHost:
+    """Keeps a coordinator alive as long as this process lives."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._child: subprocess.Popen[bytes] | None = None
+        self._checked = self._started = float("-inf")
+        self._failures = 0
+
+    def __enter__(self) -> "CoordinatorHost":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """The child ends when its standard input does, also when this process is killed."""
+        if self._child is not None:
+            assert self._child.stdin is not None
+            self._child.stdin.close()
+            self._child.wait()
+
+    def ensure(self) -> None:
+        """Start a coordinator if none lives; cheap to call often."""
+        now = time.monotonic()
+        if now - self._checked < _CHECK_SECONDS:
+            return
+        self._checked = now
+        starting = self._child is not None and self._child.poll() is None
+        if starting and now - self._started < _START_SECONDS:
+            return
+        if leader.lives(self._engine):
+            self._failures = 0
+            return
+        self._start(now)
+
+    def _start(self, now: float) -> None:
+        if self._child is not None:
+            code = self._child.poll()
+            assert self._child.stdin is not None
+            self._child.stdin.close()
+            if code is None:
+                self._child.wait()
+            elif code != 0:
+                self._failures += 1
+        if self._failures >= _FAILURES:
+            raise StorageError(
+                f"the coordinator ended with an error {_FAILURES} times in a row (its messages "
+                "stand above); run 'cubeopt coordinator' to see why"
+            )
+        logger.info("no coordinator lives: hosting one")
+        # The address may hold a password: the environment is not shown to other users.
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "cubeopt", "coordinator", "--hosted"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"CUBEOPT_STORAGE": optuna_url(self._engine)},
+            start_new_session=True,  # Ctrl-C reaches us; the child ends when we do
+        )
+        self._started = now

@@ -1,0 +1,80 @@
+"""Create a study: check its data, compute its baselines, write it to both sets of tables."""
+
+from dataclasses import asdict
+
+from cubeopt import provenance
+from cubeopt.data import baselines, dataset
+from cubeopt.db import records
+from cubeopt.db.engine import Engine, optuna_url
+from cubeopt.db.records import StudyRecord
+from cubeopt.errors import DataError, StudyError, UnknownNameError
+from cubeopt.lattice import geometry
+from cubeopt.search import mirror, study
+from cubeopt.search.study import StudySpec
+from cubeopt.settings import Settings
+
+
+def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
+    """Write *spec* to the storage, with its dataset's fingerprint and baselines."""
+    base = spec.base_trial
+    _check_shapes(spec)
+    loaded = dataset.load(settings.dataset_dir(base.plan.dataset))
+    if loaded.embeddings.shape[1] != base.shape.embedding_size:
+        raise DataError(
+            f"study {spec.name}: embedding_size is {base.shape.embedding_size}, but the dataset "
+            f"{loaded.folder} has embeddings of {loaded.embeddings.shape[1]}"
+        )
+    rows = loaded.counts(base.plan.task)
+    empty = [split for split, count in rows.items() if count == 0]
+    if empty:
+        raise DataError(
+            f"{loaded.folder}: no rows for task {base.plan.task.value!r} in split "
+            f"{', '.join(empty)}; build the dataset with --task {base.plan.task.value}"
+        )
+    with mirror.translated():
+        mirror.check_free(optuna_url(engine), spec.name)
+    found = baselines.baselines(loaded, base.plan.task, base.shape.face_cells)
+    record = records.create_study(
+        engine,
+        name=spec.name,
+        spec=spec.model_dump(mode="json", exclude_none=True),
+        direction=spec.objective.direction,
+        metric=spec.objective.metric,
+        dataset=base.plan.dataset,
+        dataset_fingerprint=loaded.fingerprint,
+        dataset_rows=rows,
+        baselines=asdict(found),
+        code_version=provenance.code_version(),
+    )
+    with mirror.translated():
+        mirror.create(optuna_url(engine), spec)
+    return record
+
+
+def existing(engine: Engine, spec: StudySpec) -> StudyRecord | None:
+    """The study of this name if it was made from an equal file; StudyError if from another."""
+    try:
+        record = records.study(engine, spec.name)
+    except UnknownNameError:
+        return None
+    if study.parse(record.spec, f"study {spec.name}") != spec:
+        raise StudyError(
+            f"a study {spec.name!r} exists already and was created from another file; "
+            "give this one another name with --name"
+        )
+    return record
+
+
+def _check_shapes(spec: StudySpec) -> None:
+    """Every shape the search can reach has a lattice that can be wired."""
+    names = set(spec.search) & set(type(spec.base_trial.shape).model_fields)
+    shapes = {spec.base_trial.shape}
+    for name in names:
+        ends = spec.search[name].ends()
+        shapes |= {
+            shape.model_copy(update={name: tuple(end) if isinstance(end, list) else end})
+            for shape in shapes
+            for end in ends
+        }
+    for shape in shapes:
+        geometry.geometry(shape)

@@ -1,0 +1,119 @@
+"""The coordinator holds nothing that is not in the database."""
+
+import subprocess
+import sys
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from cubeopt.db import leader, leases, queue, records
+from cubeopt.db.engine import optuna_url
+from cubeopt.db.tables import EndClass, RunState, StudyState
+from cubeopt.search import mirror
+from cubeopt.service.coordinator import Coordinator
+
+from .conftest import coordinating
+
+
+@pytest.fixture
+def storage(engine):
+    opened = mirror.open_storage(optuna_url(engine))
+    yield opened
+    opened.engine.dispose()
+
+
+def claim(engine, limit=4):
+    worker = queue.register(engine, "w", "here", 1, "cpu", {})
+    return queue.claim(
+        engine, worker, limit, preferred_width=limit, lease_seconds=60, device="cpu", provenance={}
+    )
+
+
+def test_trials_are_asked_ahead_of_need_but_never_beyond_the_budget(engine, create, storage):
+    record = create()
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    coordinator.tick()
+    assert records.counts(engine, record.id)[RunState.WAITING] == 4
+    claim(engine)
+    coordinator.tick()
+    counts = records.counts(engine, record.id)
+    assert (counts[RunState.RUNNING], counts[RunState.WAITING]) == (4, 2)
+
+
+def test_a_new_coordinator_goes_on_where_the_last_one_died(engine, create, storage):
+    record = create()
+    Coordinator(engine, storage).tick()
+    claim(engine)
+    Coordinator(engine, storage).tick()
+    trials = records.trials(engine, record.id)
+    assert [each.number for each in trials] == list(range(6))
+    assert len({tuple(each.params.values()) for each in trials}) == 6
+
+
+def test_a_point_asked_but_not_queued_is_queued_by_the_next_coordinator(engine, create, storage):
+    record = create()
+    study = optuna.load_study(study_name="tiny", storage=storage)
+    learning_rate = optuna.distributions.FloatDistribution(1e-3, 3e-2, log=True)
+    weight = optuna.distributions.FloatDistribution(0.0, 1.0)
+    whole = study.ask({"learning_rate": learning_rate, "similarity_weight": weight})
+    study.ask({"learning_rate": learning_rate})  # died in the middle of drawing
+    Coordinator(engine, storage).tick()
+    trials = {each.number: each.params for each in records.trials(engine, record.id)}
+    assert trials[0] == whole.params
+    assert 1 not in trials
+    assert study.trials[1].state == TrialState.FAIL
+
+
+def test_the_dashboards_tables_show_what_really_happened(engine, create, work, storage):
+    record = create()
+    with coordinating(engine):
+        work()
+    study = optuna.load_study(study_name="tiny", storage=storage)
+    states = {RunState.COMPLETE: TrialState.COMPLETE, RunState.PRUNED: TrialState.PRUNED}
+    epochs = records.epochs(engine, record.id)
+    for ours, shown in zip(records.trials(engine, record.id), study.trials, strict=True):
+        assert shown.state == states[ours.state]
+        assert shown.params == ours.params
+        assert shown.value == ours.value
+        assert shown.intermediate_values == {
+            each.epoch: each.value
+            for each in epochs
+            if each.trial_number == ours.number and each.kind == "short"
+        }
+    assert study.metric_names == ["fvu"]
+
+
+def test_only_one_leads_and_the_next_can_when_it_is_gone(engine):
+    with leader.lead(engine) as first:
+        assert first is not None
+        assert leader.lives(engine)
+        with leader.lead(engine) as second:
+            assert second is None
+        first.check()
+    assert not leader.lives(engine)
+    with leader.lead(engine) as third:
+        assert third is not None
+
+
+def test_a_study_without_a_result_fails_and_says_why(engine, create, storage):
+    record = create(budget={"trials": 1})
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    (taken,) = claim(engine)
+    lease = leases.Lease(taken.run_id, taken.token)
+    leases.fail(engine, lease, EndClass.ERROR, "boom", retry_limit=0)
+    coordinator.tick()
+    study = records.study(engine, record.name)
+    assert (study.state, study.state_reason) == (
+        StudyState.FAILED,
+        "no trial reached the last rung",
+    )
+
+
+def test_deciding_does_not_load_torch():
+    modules = "cubeopt.service.coordinator, cubeopt.report.summary"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,188 @@
+"""A worker trains what waits, to the same numbers as one trial alone, and loses nothing."""
+
+import threading
+
+import pytest
+import torch
+
+from cubeopt import trial
+from cubeopt.data import dataset
+from cubeopt.db import queue, records
+from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
+from cubeopt.errors import DataError, UnknownNameError
+from cubeopt.service.worker import Happening
+from cubeopt.training import checkpoint
+from cubeopt.training.feed import Feed
+from cubeopt.training.loop import PackRun
+
+from .conftest import coordinating
+
+
+def finished(engine, record):
+    return records.study(engine, record.name), records.runs(engine, record.id)
+
+
+def test_a_study_ends_with_every_trial_ended_and_the_best_promoted(engine, create, work):
+    record = create()
+    with coordinating(engine):
+        work()
+    study, runs = finished(engine, record)
+    assert study.state is StudyState.COMPLETE
+    short = [run for run in runs if run.kind is RunKind.SHORT]
+    assert [run.trial_number for run in short] == list(range(6))
+    assert {run.state for run in short} == {RunState.COMPLETE, RunState.PRUNED}
+    (full,) = [run for run in runs if run.kind is RunKind.FULL]
+    completed = {r.trial_number: r.value for r in short if r.state is RunState.COMPLETE}
+    assert full.trial_number == min(completed, key=completed.get)
+    assert (full.state, full.epoch, full.width) == (RunState.COMPLETE, 6, 2)
+    assert 0.0 < full.test_value < 2.0
+
+
+def test_each_epoch_of_each_run_is_recorded_once_and_in_order(engine, create, work):
+    record = create()
+    with coordinating(engine):
+        work()
+    _, runs = finished(engine, record)
+    epochs = records.epochs(engine, record.id)
+    for run in runs:
+        found = [each.epoch for each in epochs if each.run_id == run.id]
+        first = 4 if run.kind is RunKind.FULL else 1
+        assert found == list(range(first, run.epoch + 1))
+
+
+def test_a_promoted_run_equals_the_same_config_trained_straight_through(
+    engine, settings, create, work
+):
+    record = create()
+    with coordinating(engine):
+        work()
+    _, runs = finished(engine, record)
+    (full,) = [run for run in runs if run.kind is RunKind.FULL]
+    spec = trial.from_flat(full.spec)
+    loaded = dataset.load(settings.data_dir / "tiny")
+    straight = PackRun(spec.shape, full.width, Feed(loaded, spec.plan.task, torch.device("cpu")))
+    straight.fill(0, straight.fresh(spec))
+    for _ in range(6 * straight.steps_per_epoch):
+        ends = straight.step()
+    folder = settings.checkpoints_dir / full.checkpoint
+    state, _ = checkpoint.load(folder, straight.cube.layout)
+    assert torch.equal(state.weights, straight.state(0).weights)
+    assert torch.equal(state.square, straight.state(0).square)
+    assert full.value == ends[0].metrics["validation/fvu"]
+    assert full.test_value == straight.evaluate("test")[0]["fvu"]
+
+
+def test_a_stopped_worker_gives_its_runs_back_and_the_next_goes_on(engine, create, work):
+    record = create(rungs={"epochs": [1, 2, 3], "rule": "none"})
+    stop = threading.Event()
+    with coordinating(engine):
+        told = work(stop, lambda event: stop.set() if event.epoch == 2 else None)
+        assert told[-1].what is Happening.RELEASED
+        assert not [r for r in records.runs(engine, record.id) if r.state is RunState.RUNNING]
+        work()
+    study, runs = finished(engine, record)
+    assert study.state is StudyState.COMPLETE
+    attempts = records.attempts(engine, record.id)
+    preempted = [each for each in attempts if each.end_class is EndClass.PREEMPTED]
+    assert {each.trial_number for each in preempted} == {0, 1}
+    again = [each for each in attempts if each.trial_number == 0 and each.token == 2]
+    assert [each.from_epoch for each in again if each.kind is RunKind.SHORT] == [2]
+    assert all(run.failures == 0 for run in runs)
+
+
+def test_results_do_not_depend_on_interruptions(engine, create, work):
+    rungs = {"epochs": [1, 2, 3], "rule": "none"}
+    calm = create(name="calm", rungs=rungs)
+    with coordinating(engine):
+        work()
+        troubled = create(name="troubled", rungs=rungs)
+        for _ in range(4):
+            stop, seen = threading.Event(), []
+
+            def interrupt(event, seen=seen, stop=stop):
+                seen.append(event)
+                if sum(each.what is Happening.EPOCH for each in seen) == 3:
+                    stop.set()
+
+            work(stop, interrupt)
+        work()
+    values = [
+        [(run.trial_number, run.kind, run.value, run.test_value) for run in finished(engine, r)[1]]
+        for r in (calm, troubled)
+    ]
+    assert values[0] == values[1]
+
+
+def test_another_dataset_than_the_studys_is_refused_and_nothing_is_lost(
+    engine, settings, create, work
+):
+    record = create()
+    with coordinating(engine):
+        while not records.runs(engine, record.id):
+            pass
+        tensors = settings.data_dir / "tiny"
+        _replace_dataset(tensors)
+        with pytest.raises(DataError, match=r"has fingerprint .* but the study was created with"):
+            work()
+    runs = records.runs(engine, record.id)
+    assert {run.state for run in runs} == {RunState.WAITING}
+
+
+def _replace_dataset(folder):
+    from cubeopt.data import unify
+    from cubeopt.trial import Task
+
+    rows = torch.nn.functional.normalize(torch.randn(60, 24), dim=1)
+    torch.save(rows, folder.parent / "other.pt")
+    unify.build([folder.parent / "other.pt"], folder, [Task.RECONSTRUCT], width=24)
+
+
+def test_a_run_whose_training_raises_is_retried_and_then_failed_with_its_traceback(
+    engine, create, work, monkeypatch
+):
+    record = create(budget={"trials": 1}, promotion={"top": 0})
+
+    def broken(self):
+        raise RuntimeError("the device fell off the bus")
+
+    monkeypatch.setattr(PackRun, "step", broken)
+    with coordinating(engine):
+        told = work()
+    study, (run,) = finished(engine, record)
+    assert run.state is RunState.FAILED
+    assert run.failures == 3
+    assert study.state is StudyState.FAILED
+    errors = [each.error for each in records.attempts(engine, record.id)]
+    assert len(errors) == 3
+    assert all("the device fell off the bus" in error for error in errors)
+    assert "has failed" in told[-1].detail
+
+
+def test_a_diverged_trial_is_a_bad_result_and_its_neighbour_goes_on(engine, create, work):
+    search = {"learning_rate": {"choices": [0.01, 900.0]}}
+    record = create(search=search, rungs={"epochs": [1, 2, 3], "rule": "none"})
+    with coordinating(engine):
+        work()
+    study, runs = finished(engine, record)
+    short = [run for run in runs if run.kind is RunKind.SHORT]
+    wild = [run for run in short if run.spec["learning_rate"] == 900.0]
+    assert wild
+    assert {run.end_class for run in wild} == {EndClass.DIVERGED}
+    assert {run.end_class for run in short if run not in wild} == {EndClass.DONE}
+    assert study.state is StudyState.COMPLETE
+
+
+def test_a_worker_for_an_unknown_study_says_so(work):
+    with pytest.raises(UnknownNameError, match="nosuch"):
+        work(study="nosuch")
+
+
+def test_auto_measures_a_width_and_keeps_it_for_the_run(engine, create, work):
+    record = create(budget={"trials": 2})
+    with coordinating(engine):
+        while queue.first_waiting(engine) is None:
+            pass
+        work(pack=None)
+    _, runs = finished(engine, record)
+    assert all(run.width in (1, 2, 4, 8) for run in runs)
+    assert {run.state for run in runs} <= {RunState.COMPLETE, RunState.PRUNED}
