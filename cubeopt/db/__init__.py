@@ -1,0 +1,1 @@
+"""PostgreSQL: the embedded server, the tables and every statement on them."""

@@ -1,0 +1,381 @@
+"""What a worker does with the runs it holds: beat, report, release, fail.
+
+Every write carries the token of its lease. Tokens only grow, so a worker whose run was leased
+again, or returned to the queue, can write nothing more.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, text
+
+from cubeopt.db.engine import transaction
+from cubeopt.db.tables import EndClass, RunKind, RunState
+from cubeopt.errors import LeaseLostError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to write to a run, as long as no newer token exists."""
+
+    run_id: int
+    token: int
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch of a run measured."""
+
+    run_id: int
+    token: int
+    epoch: int
+    value: float | None  # the objective; None when the epoch was not validated
+    metrics: dict[str, Any]
+    checkpoint: str | None = None  # path of a checkpoint made at this epoch
+    diverged: bool = False
+    test_value: float | None = None  # only with the last epoch of a full run
+
+
+@dataclass(frozen=True)
+class RungQuestion:
+    """Shall this trial end here?"""
+
+    epoch: int
+    value: float
+    others: tuple[float, ...]  # values of all other short runs of the study at this epoch
+    study_spec: dict[str, Any]
+
+
+class Verdict(StrEnum):
+    """What a worker does next with a run it reported."""
+
+    GO_ON = "go_on"  # train the next epoch
+    PRUNED = "pruned"  # ended by a rung
+    COMPLETE = "complete"  # ended at its target epochs
+    DIVERGED = "diverged"  # ended because its numbers are not finite
+    LOST = "lost"  # not ours any more; nothing was recorded
+
+
+def beat(engine: Engine, worker_id: int, leases: Sequence[Lease], lease_seconds: float) -> set[int]:
+    """Extend *leases* and note the heartbeat; the ids of the runs that are still ours."""
+    with transaction(engine) as connection:
+        connection.execute(_NOTE_HEARTBEAT, {"worker_id": worker_id})
+        held = connection.execute(_EXTEND, {**_arrays(leases), "lease_seconds": lease_seconds})
+        return set(held.scalars())
+
+
+_NOTE_HEARTBEAT = text("""
+    UPDATE cubeopt.workers SET heartbeat_at = clock_timestamp(), state = 'live'
+    WHERE id = :worker_id
+""")
+
+# The runs among :run_ids that the given tokens still hold. Rows are locked in one order
+# everywhere, so that two workers, one of them a zombie, cannot lock each other out.
+_HELD = """
+    SELECT run.id FROM cubeopt.runs run
+        JOIN unnest(CAST(:run_ids AS bigint[]), CAST(:tokens AS bigint[])) AS lease(id, token)
+        ON run.id = lease.id AND run.token = lease.token
+    WHERE run.state = 'running'
+    ORDER BY run.id
+    FOR UPDATE OF run
+"""
+
+_EXTEND = text(f"""
+    WITH held AS MATERIALIZED ({_HELD})
+    UPDATE cubeopt.runs run
+    SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
+    FROM held WHERE run.id = held.id
+    RETURNING run.id
+""")
+
+
+def report(
+    engine: Engine, reports: Sequence[EpochReport], decide: Callable[[RungQuestion], bool]
+) -> dict[int, Verdict]:
+    """Record one epoch of a whole pack and say what becomes of each run, by run id.
+
+    First everything is recorded, then the short runs that stand at a rung are judged in order of
+    trial number: *decide* says True when the trial shall end.
+    """
+    by_run = {one.run_id: one for one in reports}
+    assert len(by_run) == len(reports), "a pack reports each of its runs once"
+    leases = _arrays([Lease(one.run_id, one.token) for one in reports])
+    verdicts = dict.fromkeys(by_run, Verdict.LOST)
+    with transaction(engine) as connection:
+        runs = list(connection.execute(_REPORTED, leases).mappings())
+        _queue_up_at_rungs(connection, runs, by_run)
+        held = set(connection.execute(text(_HELD), leases).scalars())
+        runs = [run for run in runs if run["id"] in held]
+        _record(connection, [by_run[run["id"]] for run in runs])
+        standings = _standings(connection, runs, by_run)
+        for run in runs:
+            one = by_run[run["id"]]
+            verdicts[one.run_id] = verdict = _judge(run, one, standings, decide)
+            if verdict in _ENDS:
+                _end(connection, run, one, verdict)
+    return verdicts
+
+
+_ENDS = {
+    Verdict.PRUNED: (RunState.PRUNED, EndClass.PRUNED),
+    Verdict.COMPLETE: (RunState.COMPLETE, EndClass.DONE),
+    Verdict.DIVERGED: (RunState.PRUNED, EndClass.DIVERGED),
+}
+
+_REPORTED = text("""
+    SELECT run.id, run.trial_id, run.study_id, run.kind, run.target_epochs,
+        trial.number, study.spec AS study_spec
+    FROM cubeopt.runs run
+        JOIN unnest(CAST(:run_ids AS bigint[]), CAST(:tokens AS bigint[])) AS lease(id, token)
+        ON run.id = lease.id AND run.token = lease.token
+        JOIN cubeopt.trials trial ON trial.id = run.trial_id
+        JOIN cubeopt.studies study ON study.id = run.study_id
+    WHERE run.state = 'running'
+    ORDER BY run.study_id, trial.number, run.kind
+""")
+
+
+def _queue_up_at_rungs(
+    connection: Connection, runs: Sequence[RowMapping], by_run: Mapping[int, EpochReport]
+) -> None:
+    """Reports of one study at a rung pass one after the other, each seeing the ones before it.
+
+    The lock comes before any lock on a row: the other way round two reports could wait for
+    each other.
+    """
+    studies = {run["study_id"] for run in runs if _at_rung(run, by_run[run["id"]])}
+    for study_id in sorted(studies):
+        connection.execute(_QUEUE_UP, {"study_id": study_id})
+
+
+_QUEUE_UP = text("""
+    SELECT pg_advisory_xact_lock(hashtextextended('cubeopt.rung', CAST(:study_id AS bigint)))
+""")
+
+
+def _record(connection: Connection, reports: Sequence[EpochReport]) -> None:
+    rows = [
+        {
+            "run_id": one.run_id,
+            "token": one.token,
+            "epoch": one.epoch,
+            "value": _finite(one.value),
+            "metrics": _finite(one.metrics),
+            "checkpoint": one.checkpoint,
+        }
+        for one in reports
+    ]
+    connection.execute(_RECORD, {"rows": json.dumps(rows, allow_nan=False)})
+
+
+# An epoch that is trained again after a crash neither counts twice nor sets the run back.
+_RECORD = text("""
+    WITH reported AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS reported(
+            run_id bigint, token bigint, epoch int, value float, metrics jsonb, checkpoint text
+        )
+    ), moved AS (
+        UPDATE cubeopt.runs run
+        SET epoch = greatest(run.epoch, reported.epoch),
+            value = CASE WHEN reported.epoch > run.epoch
+                THEN coalesce(reported.value, run.value) ELSE run.value END,
+            checkpoint = coalesce(reported.checkpoint, run.checkpoint),
+            checkpoint_epoch = CASE WHEN reported.checkpoint IS NULL
+                THEN run.checkpoint_epoch ELSE reported.epoch END
+        FROM reported WHERE run.id = reported.run_id AND run.token = reported.token
+        RETURNING run.id
+    )
+    INSERT INTO cubeopt.epochs (run_id, epoch, token, value, metrics)
+    SELECT run_id, epoch, token, value, metrics FROM reported JOIN moved ON moved.id = run_id
+    ON CONFLICT (run_id, epoch) DO NOTHING
+""")
+
+
+def _standings(
+    connection: Connection, runs: Sequence[RowMapping], by_run: Mapping[int, EpochReport]
+) -> dict[tuple[int, int], dict[int, float]]:
+    """By study and epoch of each rung reported: the values of all short runs there, by run id."""
+    at_rung = [(run, by_run[run["id"]]) for run in runs if _at_rung(run, by_run[run["id"]])]
+    standings: dict[tuple[int, int], dict[int, float]] = {}
+    for study_id, epoch in sorted({(run["study_id"], one.epoch) for run, one in at_rung}):
+        rows = connection.execute(_STANDING, {"study_id": study_id, "epoch": epoch})
+        standings[study_id, epoch] = {run_id: value for run_id, value in rows}
+    return standings
+
+
+_STANDING = text("""
+    SELECT run.id, epoch.value
+    FROM cubeopt.runs run JOIN cubeopt.epochs epoch ON epoch.run_id = run.id
+    WHERE run.study_id = :study_id AND run.kind = 'short'
+        AND epoch.epoch = :epoch AND epoch.value IS NOT NULL
+    ORDER BY run.id
+""")
+
+
+def _judge(
+    run: RowMapping,
+    one: EpochReport,
+    standings: Mapping[tuple[int, int], Mapping[int, float]],
+    decide: Callable[[RungQuestion], bool],
+) -> Verdict:
+    if _diverged(one):
+        return Verdict.DIVERGED
+    if one.epoch >= run["target_epochs"]:
+        return Verdict.COMPLETE
+    if not _at_rung(run, one):
+        return Verdict.GO_ON
+    assert one.value is not None
+    standing = standings[run["study_id"], one.epoch]
+    others = tuple(value for run_id, value in standing.items() if run_id != one.run_id)
+    question = RungQuestion(one.epoch, one.value, others, run["study_spec"])
+    return Verdict.PRUNED if decide(question) else Verdict.GO_ON
+
+
+def _at_rung(run: RowMapping, one: EpochReport) -> bool:
+    """Whether this report is compared with others: at every rung but the last, which is the end."""
+    rungs = run["study_spec"].get("rungs", {}).get("epochs", ())
+    compared = run["kind"] == RunKind.SHORT and one.epoch in rungs[:-1]
+    return compared and one.value is not None and not _diverged(one)
+
+
+def _diverged(one: EpochReport) -> bool:
+    return one.diverged or (one.value is not None and not math.isfinite(one.value))
+
+
+def _end(connection: Connection, run: RowMapping, one: EpochReport, verdict: Verdict) -> None:
+    state, end_class = _ENDS[verdict]
+    full = run["kind"] == RunKind.FULL and verdict is Verdict.COMPLETE
+    values = {
+        "run_id": one.run_id,
+        "token": one.token,
+        "state": state,
+        "diverged": verdict is Verdict.DIVERGED,
+        "test_value": _finite(one.test_value) if full else None,
+    }
+    connection.execute(_END_RUN, values)
+    ended = {"run_id": one.run_id, "token": one.token, "end_class": end_class, "error": None}
+    connection.execute(_END_ATTEMPT, ended)
+    if run["kind"] == RunKind.SHORT and verdict is not Verdict.COMPLETE:
+        reason = {"end": end_class, "epoch": one.epoch, "value": _finite(one.value)}
+        _explain(connection, one.run_id, reason)
+    logger.info("run %d ended at epoch %d: %s", one.run_id, one.epoch, end_class)
+
+
+_END_RUN = text("""
+    UPDATE cubeopt.runs
+    SET state = :state, worker_id = NULL, lease_expires_at = NULL, finished_at = clock_timestamp(),
+        test_value = :test_value, value = CASE WHEN :diverged THEN NULL ELSE value END
+    WHERE id = :run_id AND token = :token
+""")
+
+_END_ATTEMPT = text("""
+    UPDATE cubeopt.attempts
+    SET ended_at = clock_timestamp(), end_class = :end_class, error = :error
+    WHERE run_id = :run_id AND token = :token
+""")
+
+
+def release(
+    engine: Engine, leases: Sequence[Lease], end_class: EndClass = EndClass.PREEMPTED
+) -> set[int]:
+    """Give runs back to the queue; the ids of those that were still ours."""
+    with transaction(engine) as connection:
+        values = {**_arrays(leases), "end_class": end_class}
+        return set(connection.execute(_RELEASE, values).scalars())
+
+
+_RELEASE = text(f"""
+    WITH held AS MATERIALIZED ({_HELD}), returned AS (
+        UPDATE cubeopt.runs run
+        SET state = 'waiting', worker_id = NULL, lease_expires_at = NULL
+        FROM held WHERE run.id = held.id
+        RETURNING run.id, run.token
+    ), ended AS (
+        UPDATE cubeopt.attempts attempt
+        SET ended_at = clock_timestamp(), end_class = :end_class
+        FROM returned WHERE attempt.run_id = returned.id AND attempt.token = returned.token
+    )
+    SELECT id FROM returned
+""")
+
+
+def fail(
+    engine: Engine, lease: Lease, end_class: EndClass, error: str, retry_limit: int
+) -> RunState:
+    """End an attempt with an error; whether the run waits for the next attempt or has failed.
+
+    A run may fail *retry_limit* times and still be tried again. Out of memory before anything was
+    computed is different: the run waits for a pack of half the width, until it was alone in one.
+    Raises LeaseLostError when the run is not ours any more.
+    """
+    error = error.replace("\0", "").encode(errors="replace").decode()  # what PostgreSQL can store
+    smaller = end_class is EndClass.OUT_OF_MEMORY
+    with transaction(engine) as connection:
+        values = {"run_id": lease.run_id, "token": lease.token, "limit": retry_limit}
+        row = connection.execute(_FAIL, {**values, "smaller": smaller}).mappings().one_or_none()
+        if row is None:
+            raise LeaseLostError(
+                f"run {lease.run_id} is not held under token {lease.token} any more; "
+                "its failure was not recorded"
+            )
+        state = RunState(row["state"])
+        ended = {"run_id": lease.run_id, "token": lease.token, "error": error}
+        connection.execute(_END_ATTEMPT, {**ended, "end_class": end_class})
+        if state is RunState.FAILED and row["kind"] == RunKind.SHORT:
+            _explain(connection, lease.run_id, {"end": end_class, "epoch": row["epoch"]})
+    logger.warning("run %d failed (%s), now %s", lease.run_id, end_class, state)
+    return state
+
+
+_FAIL = text("""
+    WITH fate AS MATERIALIZED (
+        SELECT id, :smaller AND epoch = 0 AS resized,
+            CASE WHEN :smaller AND epoch = 0 THEN width > 1 ELSE failures < :limit END AS again
+        FROM cubeopt.runs
+        WHERE id = :run_id AND token = :token AND state = 'running'
+        FOR UPDATE
+    )
+    UPDATE cubeopt.runs run
+    SET state = CASE WHEN again THEN 'waiting' ELSE 'failed' END,
+        width = CASE WHEN resized THEN greatest(width / 2, 1) ELSE width END,
+        failures = CASE WHEN resized THEN failures ELSE failures + 1 END,
+        finished_at = CASE WHEN again THEN NULL ELSE clock_timestamp() END,
+        worker_id = NULL, lease_expires_at = NULL
+    FROM fate WHERE run.id = fate.id
+    RETURNING run.state, run.kind, run.epoch
+""")
+
+
+def _explain(connection: Connection, run_id: int, reason: dict[str, Any]) -> None:
+    connection.execute(_EXPLAIN, {"run_id": run_id, "reason": json.dumps(reason)})
+
+
+_EXPLAIN = text("""
+    UPDATE cubeopt.trials trial SET reason = CAST(:reason AS jsonb)
+    FROM cubeopt.runs run WHERE run.id = :run_id AND trial.id = run.trial_id
+""")
+
+
+def _arrays(leases: Sequence[Lease]) -> dict[str, list[int]]:
+    return {
+        "run_ids": [lease.run_id for lease in leases],
+        "tokens": [lease.token for lease in leases],
+    }
+
+
+def _finite(value: Any) -> Any:
+    """*value* with None in place of NaN and infinity, however deep: JSON knows neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value

@@ -1,0 +1,301 @@
+"""From waiting to running and back: every statement that moves a run into or out of the queue."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from cubeopt.db.engine import transaction
+from cubeopt.db.tables import RunKind
+
+logger = logging.getLogger(__name__)
+
+_ANY_WIDTH = 1_000_000
+
+
+@dataclass(frozen=True)
+class NewTrial:
+    """A trial to put into the queue."""
+
+    number: int  # Optuna's
+    params: Mapping[str, Any]
+    spec: Mapping[str, Any]  # a TrialSpec, flat
+    pack_key: str
+    target_epochs: int  # of the short run
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The run that stands first in the queue, for a look before a claim."""
+
+    spec: dict[str, Any]
+    pack_key: str
+    width: int | None  # None: the first claim decides
+    dataset_fingerprint: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run under a fresh lease: all a worker needs to train it."""
+
+    run_id: int
+    token: int
+    trial_number: int
+    study_id: int
+    study: str
+    kind: RunKind
+    spec: dict[str, Any]
+    pack_key: str
+    target_epochs: int
+    width: int
+    epoch: int  # the last one recorded; 0 for a run that never began
+    checkpoint: str | None
+    checkpoint_epoch: int | None
+    dataset: str
+    dataset_fingerprint: str
+    metric: str
+    study_spec: dict[str, Any]
+
+
+def register(
+    engine: Engine, name: str, host: str, pid: int, device: str, provenance: Mapping[str, Any]
+) -> int:
+    """Write down a new worker; its id."""
+    values = {"name": name, "host": host, "pid": pid, "device": device}
+    with transaction(engine) as connection:
+        row = connection.execute(_REGISTER, {**values, "provenance": _json(provenance)})
+        return int(row.scalar_one())
+
+
+_REGISTER = text("""
+    INSERT INTO cubeopt.workers (name, host, pid, device, provenance)
+    VALUES (:name, :host, :pid, :device, CAST(:provenance AS jsonb))
+    RETURNING id
+""")
+
+
+def retire(engine: Engine, worker_id: int) -> None:
+    """Note that a worker has gone. Its leases are not touched: it released them, or they expire."""
+    with transaction(engine) as connection:
+        connection.execute(_RETIRE, {"id": worker_id})
+
+
+_RETIRE = text("UPDATE cubeopt.workers SET state = 'gone' WHERE id = :id")
+
+
+def enqueue(engine: Engine, study_id: int, trials: Sequence[NewTrial]) -> int:
+    """Write trials with their waiting short runs; a number that is there already is left alone.
+
+    Returns how many were new.
+    """
+    rows = [
+        {
+            "number": trial.number,
+            "params": dict(trial.params),
+            "spec": dict(trial.spec),
+            "pack_key": trial.pack_key,
+            "target_epochs": trial.target_epochs,
+        }
+        for trial in trials
+    ]
+    with transaction(engine) as connection:
+        return connection.execute(_ENQUEUE, {"study_id": study_id, "rows": _json(rows)}).rowcount
+
+
+_ENQUEUE = text("""
+    WITH new AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb))
+            AS new(number int, params jsonb, spec jsonb, pack_key text, target_epochs int)
+    ), written AS (
+        INSERT INTO cubeopt.trials (study_id, number, params)
+        SELECT :study_id, number, params FROM new ORDER BY number
+        ON CONFLICT (study_id, number) DO NOTHING
+        RETURNING id, number
+    )
+    INSERT INTO cubeopt.runs (trial_id, study_id, kind, spec, pack_key, target_epochs)
+    SELECT written.id, :study_id, 'short', spec, pack_key, target_epochs
+    FROM written JOIN new USING (number) ORDER BY number
+""")
+
+
+def promote(engine: Engine, study_id: int, numbers: Sequence[int], target_epochs: int) -> int:
+    """Queue full runs of complete trials, each continuing from its short run.
+
+    A trial that has a full run already is left alone. Returns how many were new.
+    """
+    values = {"study_id": study_id, "numbers": list(numbers), "target_epochs": target_epochs}
+    with transaction(engine) as connection:
+        return connection.execute(_PROMOTE, values).rowcount
+
+
+_PROMOTE = text("""
+    INSERT INTO cubeopt.runs (
+        trial_id, study_id, kind, priority, spec, pack_key, target_epochs, width, epoch, value,
+        checkpoint, checkpoint_epoch
+    )
+    SELECT short.trial_id, short.study_id, 'full', 1, short.spec, short.pack_key, :target_epochs,
+        short.width, short.epoch, short.value, short.checkpoint, short.checkpoint_epoch
+    FROM cubeopt.runs short JOIN cubeopt.trials trial ON trial.id = short.trial_id
+    WHERE trial.study_id = :study_id AND trial.number = ANY(:numbers)
+        AND short.kind = 'short' AND short.state = 'complete'
+    ORDER BY trial.number
+    ON CONFLICT (trial_id, kind) DO NOTHING
+""")
+
+
+def first_waiting(engine: Engine, study: str | None = None) -> Waiting | None:
+    """The run that a claim would start from now; leases nothing."""
+    with transaction(engine) as connection:
+        row = connection.execute(_FIRST_WAITING, {"study": study}).mappings().one_or_none()
+    return Waiting(**row) if row is not None else None
+
+
+_FIRST_WAITING = text("""
+    SELECT run.spec, run.pack_key, run.width, study.dataset_fingerprint
+    FROM cubeopt.runs run JOIN cubeopt.studies study ON study.id = run.study_id
+    WHERE run.state = 'waiting' AND study.state = 'running'
+        AND study.name = coalesce(CAST(:study AS text), study.name)
+    ORDER BY run.priority DESC, run.id
+    LIMIT 1
+""")
+
+
+def claim(
+    engine: Engine,
+    worker_id: int,
+    limit: int,
+    preferred_width: int,
+    lease_seconds: float,
+    device: str,
+    provenance: Mapping[str, Any],
+    max_width: int | None = None,
+    study: str | None = None,
+    pack_key: str | None = None,
+    width: int | None = None,
+) -> list[Claim]:
+    """Lease up to *limit* waiting runs that fit into one pack, the first in the queue deciding.
+
+    The oldest run of the highest priority decides the pack key and the width: its own, fixed
+    at its first claim, or *preferred_width* for a run that never began. Runs wider than
+    *max_width*, if given, are left for others. With *pack_key* and *width* (the refill of a
+    running pack) only runs that fit there are leased. At most as many runs come back as the
+    width has places.
+    """
+    values = {
+        "worker_id": worker_id,
+        "limit": limit,
+        "new_width": width or preferred_width,  # of a run that never began
+        "least_width": width or 1,
+        "most_width": width or max_width or _ANY_WIDTH,
+        "lease_seconds": lease_seconds,
+        "device": device,
+        "provenance": _json(provenance),
+        "study": study,
+        "pack_key": pack_key,
+    }
+    with transaction(engine) as connection:
+        rows = connection.execute(_CLAIM, values).mappings()
+        claims = [Claim(**{**row, "kind": RunKind(row["kind"])}) for row in rows]
+    for taken in claims:
+        logger.debug("worker %d leased run %d, token %d", worker_id, taken.run_id, taken.token)
+    return claims
+
+
+# The first CTE finds the run that decides, the second its company; both pass over rows that
+# another claim holds, so claims never wait for each other and never take a run twice.
+_CLAIM = text("""
+    WITH leader AS MATERIALIZED (
+        SELECT pack_key, coalesce(width, :new_width) AS width
+        FROM cubeopt.runs
+        WHERE state = 'waiting'
+            AND study_id IN (
+                SELECT id FROM cubeopt.studies
+                WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
+            )
+            AND coalesce(width, :new_width) BETWEEN :least_width AND :most_width
+            AND (CAST(:pack_key AS text) IS NULL OR pack_key = :pack_key)
+        ORDER BY priority DESC, id
+        LIMIT least(:limit, 1)
+        FOR UPDATE SKIP LOCKED
+    ), members AS MATERIALIZED (
+        SELECT run.id, leader.width
+        FROM leader JOIN cubeopt.runs run
+            ON run.pack_key = leader.pack_key
+            AND coalesce(run.width, :new_width) = leader.width
+        WHERE run.state = 'waiting'
+            AND run.study_id IN (
+                SELECT id FROM cubeopt.studies
+                WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
+            )
+        ORDER BY run.priority DESC, run.id
+        LIMIT (SELECT least(:limit, width) FROM leader)
+        FOR UPDATE OF run SKIP LOCKED
+    ), claimed AS (
+        UPDATE cubeopt.runs run
+        SET state = 'running', token = token + 1, worker_id = :worker_id, width = members.width,
+            lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds),
+            started_at = coalesce(started_at, clock_timestamp())
+        FROM members WHERE run.id = members.id
+        RETURNING run.*
+    ), attempt AS (
+        INSERT INTO cubeopt.attempts (run_id, token, worker_id, from_epoch, device, provenance)
+        SELECT id, token, worker_id, epoch, :device, CAST(:provenance AS jsonb) FROM claimed
+    )
+    SELECT claimed.id AS run_id, claimed.token, trial.number AS trial_number, claimed.study_id,
+        study.name AS study, claimed.kind, claimed.spec, claimed.pack_key, claimed.target_epochs,
+        claimed.width, claimed.epoch, claimed.checkpoint, claimed.checkpoint_epoch,
+        study.dataset, study.dataset_fingerprint, study.metric, study.spec AS study_spec
+    FROM claimed
+        JOIN cubeopt.trials trial ON trial.id = claimed.trial_id
+        JOIN cubeopt.studies study ON study.id = claimed.study_id
+    ORDER BY claimed.priority DESC, claimed.id
+""")
+
+
+def reap(engine: Engine, silence_seconds: float = 60.0) -> list[int]:
+    """Return the runs of expired leases to the queue; their ids.
+
+    Workers without a heartbeat for *silence_seconds* are noted as gone.
+    """
+    with transaction(engine) as connection:
+        returned = list(connection.execute(_REAP).scalars())
+        connection.execute(_NOTE_SILENT, {"silence_seconds": silence_seconds})
+    for run_id in returned:
+        logger.warning("the lease of run %d expired; it waits for its next attempt", run_id)
+    return returned
+
+
+_REAP = text("""
+    WITH expired AS MATERIALIZED (
+        SELECT id FROM cubeopt.runs
+        WHERE state = 'running' AND lease_expires_at < clock_timestamp()
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+    ), returned AS (
+        UPDATE cubeopt.runs run
+        SET state = 'waiting', worker_id = NULL, lease_expires_at = NULL
+        FROM expired WHERE run.id = expired.id
+        RETURNING run.id, run.token
+    ), ended AS (
+        UPDATE cubeopt.attempts attempt SET ended_at = clock_timestamp(), end_class = 'lost'
+        FROM returned WHERE attempt.run_id = returned.id AND attempt.token = returned.token
+    )
+    SELECT id FROM returned ORDER BY id
+""")
+
+_NOTE_SILENT = text("""
+    UPDATE cubeopt.workers SET state = 'gone'
+    WHERE id IN (
+        SELECT id FROM cubeopt.workers
+        WHERE state = 'live'
+            AND heartbeat_at < clock_timestamp() - make_interval(secs => :silence_seconds)
+        FOR UPDATE SKIP LOCKED
+    )
+""")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)

@@ -1,0 +1,327 @@
+"""What stands in the storage, as frozen values; and what the coordinator notes about it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Engine, Float, Select, and_, case, cast, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from cubeopt.db import tables
+from cubeopt.db.engine import transaction
+from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState, WorkerState
+from cubeopt.errors import StudyError, UnknownNameError
+from cubeopt.trial import did_you_mean
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """One study."""
+
+    id: int
+    name: str
+    spec: dict[str, Any]
+    state: StudyState
+    state_reason: str | None
+    direction: str
+    metric: str
+    dataset: str
+    dataset_fingerprint: str
+    dataset_rows: dict[str, int]
+    baselines: dict[str, Any]
+    code_version: str
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial; its state, epoch and value are those of its short run."""
+
+    id: int
+    study_id: int
+    number: int
+    params: dict[str, Any]
+    state: RunState
+    epoch: int
+    value: float | None
+    reason: dict[str, Any] | None  # {"end": an EndClass, "epoch": ..., ...} when it ended early
+    mirrored_epoch: int
+    told: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run: a trial's short one, or the full one that it was promoted to."""
+
+    id: int
+    trial_id: int
+    trial_number: int
+    study_id: int
+    kind: RunKind
+    spec: dict[str, Any]
+    pack_key: str
+    target_epochs: int
+    state: RunState
+    priority: int
+    width: int | None
+    token: int
+    worker_id: int | None
+    lease_expires_at: datetime | None
+    epoch: int
+    value: float | None
+    test_value: float | None
+    checkpoint: str | None
+    checkpoint_epoch: int | None
+    failures: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    end_class: EndClass | None  # of the newest attempt
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch of a run measured."""
+
+    run_id: int
+    trial_number: int
+    kind: RunKind
+    epoch: int
+    token: int
+    value: float | None
+    metrics: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One try at a run under one lease."""
+
+    id: int
+    run_id: int
+    trial_number: int
+    kind: RunKind
+    token: int
+    worker_id: int
+    started_at: datetime
+    ended_at: datetime | None
+    from_epoch: int
+    end_class: EndClass | None
+    error: str | None
+    device: str
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """One worker process."""
+
+    id: int
+    name: str
+    host: str
+    pid: int
+    device: str
+    started_at: datetime
+    heartbeat_at: datetime
+    silent_seconds: float  # since the last heartbeat, by the clock of the database
+    state: WorkerState
+    provenance: dict[str, Any]
+
+
+def create_study(
+    engine: Engine,
+    *,
+    name: str,
+    spec: Mapping[str, Any],
+    direction: str,
+    metric: str,
+    dataset: str,
+    dataset_fingerprint: str,
+    dataset_rows: Mapping[str, int],
+    baselines: Mapping[str, Any],
+    code_version: str,
+) -> StudyRecord:
+    """Write a new study in the state 'running'; StudyError when the name is taken."""
+    values = {
+        "name": name,
+        "spec": dict(spec),
+        "direction": direction,
+        "metric": metric,
+        "dataset": dataset,
+        "dataset_fingerprint": dataset_fingerprint,
+        "dataset_rows": dict(dataset_rows),
+        "baselines": dict(baselines),
+        "code_version": code_version,
+    }
+    statement = insert(_studies).values(values).on_conflict_do_nothing(index_elements=["name"])
+    with transaction(engine) as connection:
+        if connection.execute(statement.returning(_studies.c.id)).first() is None:
+            raise StudyError(
+                f"a study named {name!r} exists already; give another name with --name"
+            )
+    return study(engine, name)
+
+
+def studies(engine: Engine) -> list[StudyRecord]:
+    """All studies, the oldest first."""
+    return _read(engine, select(_studies).order_by(_studies.c.id), StudyRecord)
+
+
+def study(engine: Engine, name: str) -> StudyRecord:
+    """The study called *name*; UnknownNameError, with a hint, when there is none."""
+    found = _read(engine, select(_studies).where(_studies.c.name == name), StudyRecord)
+    if not found:
+        names = frozenset(known.name for known in studies(engine))
+        raise UnknownNameError(f"there is no study named {name!r}{did_you_mean(name, names)}")
+    return found[0]
+
+
+def set_state(engine: Engine, study_id: int, state: StudyState, reason: str | None = None) -> None:
+    """Move a study to *state*; every state but 'running' is an end, stamped with the time."""
+    ended = None if state is StudyState.RUNNING else func.clock_timestamp()
+    values = {"state": state, "state_reason": reason, "finished_at": ended}
+    with transaction(engine) as connection:
+        connection.execute(update(_studies).where(_studies.c.id == study_id).values(values))
+
+
+def trials(engine: Engine, study_id: int) -> list[TrialRecord]:
+    """A study's trials by number."""
+    short = [_runs.c[name] for name in ("state", "epoch", "value", "started_at", "finished_at")]
+    statement = (
+        select(_trials, *short)
+        .join(_runs, and_(_runs.c.trial_id == _trials.c.id, _runs.c.kind == RunKind.SHORT))
+        .where(_trials.c.study_id == study_id)
+        .order_by(_trials.c.number)
+    )
+    return _read(engine, statement, TrialRecord)
+
+
+def counts(engine: Engine, study_id: int, kind: RunKind = RunKind.SHORT) -> dict[RunState, int]:
+    """How many runs of *kind* stand in each state; every state is there."""
+    statement = (
+        select(_runs.c.state, func.count())
+        .where(_runs.c.study_id == study_id, _runs.c.kind == kind)
+        .group_by(_runs.c.state)
+    )
+    with transaction(engine) as connection:
+        found = {state: number for state, number in connection.execute(statement)}
+    return {state: found.get(state, 0) for state in RunState}
+
+
+def runs(engine: Engine, study_id: int) -> list[RunRecord]:
+    """A study's runs by trial number, the short one before the full one."""
+    return _read(engine, _select_runs(_runs.c.study_id == study_id), RunRecord)
+
+
+def epochs(engine: Engine, study_id: int, after: datetime | None = None) -> list[EpochRecord]:
+    """A study's epochs by trial number, kind and epoch; only those recorded later than *after*."""
+    statement = _select_epochs(_runs.c.study_id == study_id)
+    if after is not None:
+        statement = statement.where(_epochs.c.created_at > after)
+    return _read(engine, statement, EpochRecord)
+
+
+def attempts(engine: Engine, study_id: int) -> list[AttemptRecord]:
+    """A study's attempts in the order they began."""
+    statement = (
+        select(_attempts, _trials.c.number.label("trial_number"), _runs.c.kind)
+        .join(_runs, _runs.c.id == _attempts.c.run_id)
+        .join(_trials, _trials.c.id == _runs.c.trial_id)
+        .where(_runs.c.study_id == study_id)
+        .order_by(_attempts.c.id)
+    )
+    return _read(engine, statement, AttemptRecord)
+
+
+def workers(engine: Engine) -> list[WorkerRecord]:
+    """All workers that ever registered, the oldest first."""
+    silent = func.extract("epoch", func.clock_timestamp() - _workers.c.heartbeat_at)
+    silent_seconds = cast(silent, Float(53)).label("silent_seconds")
+    return _read(engine, select(_workers, silent_seconds).order_by(_workers.c.id), WorkerRecord)
+
+
+def unmirrored_epochs(engine: Engine, study_id: int) -> list[EpochRecord]:
+    """Epochs of untold trials' short runs that Optuna's tables do not have yet, in order."""
+    missing = and_(
+        _trials.c.study_id == study_id,
+        ~_trials.c.told,
+        _runs.c.kind == RunKind.SHORT,
+        _epochs.c.epoch > _trials.c.mirrored_epoch,
+    )
+    return _read(engine, _select_epochs(missing), EpochRecord)
+
+
+def mark_mirrored(engine: Engine, study_id: int, epoch_of: Mapping[int, int]) -> None:
+    """Note that Optuna has these trials' (by number) epochs up to the given one."""
+    if epoch_of:
+        epoch = case(dict(epoch_of), value=_trials.c.number)
+        _note(engine, study_id, list(epoch_of), {"mirrored_epoch": epoch})
+
+
+def untold(engine: Engine, study_id: int) -> list[RunRecord]:
+    """Short runs that have ended but whose end Optuna was not told, by trial number."""
+    ended = and_(
+        _trials.c.study_id == study_id,
+        ~_trials.c.told,
+        _runs.c.kind == RunKind.SHORT,
+        _runs.c.state.in_([RunState.COMPLETE, RunState.PRUNED, RunState.FAILED]),
+    )
+    return _read(engine, _select_runs(ended), RunRecord)
+
+
+def mark_told(engine: Engine, study_id: int, numbers: Sequence[int]) -> None:
+    """Note that Optuna knows the ends of these trials; mirror their epochs before."""
+    _note(engine, study_id, numbers, {"told": True})
+
+
+_studies, _trials, _runs = tables.studies, tables.trials, tables.runs
+_attempts, _epochs, _workers = tables.attempts, tables.epochs, tables.workers
+_Record = TypeVar("_Record")
+
+
+def _select_runs(condition: ColumnElement[bool]) -> Select[Any]:
+    newest = and_(_attempts.c.run_id == _runs.c.id, _attempts.c.token == _runs.c.token)
+    return (
+        select(_runs, _trials.c.number.label("trial_number"), _attempts.c.end_class)
+        .join(_trials, _trials.c.id == _runs.c.trial_id)
+        .outerjoin(_attempts, newest)
+        .where(condition)
+        .order_by(_trials.c.number, _runs.c.id)
+    )
+
+
+def _select_epochs(condition: ColumnElement[bool]) -> Select[Any]:
+    return (
+        select(_epochs, _trials.c.number.label("trial_number"), _runs.c.kind)
+        .join(_runs, _runs.c.id == _epochs.c.run_id)
+        .join(_trials, _trials.c.id == _runs.c.trial_id)
+        .where(condition)
+        .order_by(_trials.c.number, _runs.c.id, _epochs.c.epoch)
+    )
+
+
+def _read(engine: Engine, statement: Select[Any], record: type[_Record]) -> list[_Record]:
+    names = [field.name for field in dataclasses.fields(record)]  # type: ignore[arg-type]
+    with transaction(engine) as connection:
+        rows = connection.execute(statement).mappings().all()
+    return [record(**{name: row[name] for name in names}) for row in rows]
+
+
+def _note(engine: Engine, study_id: int, numbers: Sequence[int], values: Mapping[str, Any]) -> None:
+    """Write *values* to trials, locking them in the order in which reports lock them."""
+    chosen = and_(_trials.c.study_id == study_id, _trials.c.number.in_(numbers))
+    locked = (
+        select(_trials.c.id)
+        .where(chosen)
+        .order_by(_trials.c.number)
+        .with_for_update(key_share=True)
+    )
+    ids = locked.cte("locked")
+    with transaction(engine) as connection:
+        connection.execute(update(_trials).where(_trials.c.id == ids.c.id).values(values))

@@ -1,0 +1,156 @@
+"""What is written can be read back, and the coordinator's notes hold."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from cubeopt.db import queue, records
+from cubeopt.db.leases import Verdict
+from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
+from cubeopt.errors import StudyError, UnknownNameError
+
+
+def test_a_study_reads_back_as_it_was_written(hands: Any) -> None:
+    study = hands.study("one")
+    assert study == records.study(hands.engine, "one")
+    assert records.studies(hands.engine) == [study]
+    assert study.state is StudyState.RUNNING
+    assert study.spec == {"name": "one", "rungs": {"epochs": [1, 2, 5]}}
+    assert study.dataset_rows == {"train": 8, "validation": 1, "test": 1}
+    assert study.baselines == {"mean": 1.0, "identity": None, "pca": 0.8, "pca_width": 16}
+    assert abs(datetime.now(UTC) - study.created_at) < timedelta(minutes=1)
+
+
+def test_a_name_can_be_taken_once(hands: Any) -> None:
+    study = hands.study("one")
+    with pytest.raises(StudyError, match="a study named 'one' exists already"):
+        hands.study("one")
+    assert records.studies(hands.engine) == [study]
+
+
+def test_a_misspelt_name_gets_a_hint(hands: Any) -> None:
+    hands.study("quickstart")
+    with pytest.raises(UnknownNameError, match=r"no study named 'quikstart'.*'quickstart'"):
+        records.study(hands.engine, "quikstart")
+
+
+def test_the_end_of_a_study_is_stamped_and_can_be_taken_back(hands: Any) -> None:
+    study = hands.study()
+    records.set_state(hands.engine, study.id, StudyState.FAILED, "five errors in a row")
+    failed = records.study(hands.engine, "study")
+    assert (failed.state, failed.state_reason) == (StudyState.FAILED, "five errors in a row")
+    assert failed.finished_at is not None
+    records.set_state(hands.engine, study.id, StudyState.RUNNING)
+    assert records.study(hands.engine, "study") == study
+
+
+def test_the_state_of_a_trial_is_that_of_its_short_run(hands: Any) -> None:
+    study = hands.study()
+    hands.enqueue(study, range(3))
+    first, second = hands.claim(2)
+    hands.complete(first, 0.25)
+    hands.report(second, 1, 0.75)
+    queue.promote(hands.engine, study.id, [0], 50)
+    (full,) = hands.claim(1)
+    hands.report(full, 6, 0.125)
+    trials = records.trials(hands.engine, study.id)
+    assert [(trial.number, trial.state, trial.epoch, trial.value) for trial in trials] == [
+        (0, RunState.COMPLETE, 5, 0.25),
+        (1, RunState.RUNNING, 1, 0.75),
+        (2, RunState.WAITING, 0, None),
+    ]
+    assert all(isinstance(trial.state, RunState) for trial in trials)
+    assert records.counts(hands.engine, study.id) == {
+        RunState.WAITING: 1,
+        RunState.RUNNING: 1,
+        RunState.COMPLETE: 1,
+        RunState.PRUNED: 0,
+        RunState.FAILED: 0,
+    }
+    assert records.counts(hands.engine, study.id, RunKind.FULL)[RunState.RUNNING] == 1
+
+
+def test_runs_and_epochs_come_by_trial_and_short_before_full(hands: Any) -> None:
+    study = hands.study()
+    hands.enqueue(study, [1, 0])
+    for claim in hands.claim(2):
+        hands.complete(claim)
+    queue.promote(hands.engine, study.id, [0], 50)
+    (full,) = hands.claim()
+    hands.report(full, 6)
+    runs = records.runs(hands.engine, study.id)
+    assert [(run.trial_number, run.kind) for run in runs] == [
+        (0, "short"),
+        (0, "full"),
+        (1, "short"),
+    ]
+    assert [run.end_class for run in runs] == [EndClass.DONE, None, EndClass.DONE]
+    epochs = records.epochs(hands.engine, study.id)
+    assert [(one.trial_number, one.kind, one.epoch) for one in epochs] == [
+        (0, "short", 5),
+        (0, "full", 6),
+        (1, "short", 5),
+    ]
+    late = records.epochs(hands.engine, study.id, after=epochs[2].created_at)
+    assert [one.epoch for one in late] == [6]
+
+
+def test_the_mirror_gets_every_short_epoch_once(hands: Any) -> None:
+    study = hands.study()
+    hands.enqueue(study, range(2))
+    first, second = hands.claim(2)
+    for epoch in (1, 2, 3):
+        hands.report(first, epoch)
+    hands.report(second, 1)
+
+    def missing() -> list[tuple[int, int]]:
+        found = records.unmirrored_epochs(hands.engine, study.id)
+        return [(one.trial_number, one.epoch) for one in found]
+
+    assert missing() == [(0, 1), (0, 2), (0, 3), (1, 1)]
+    records.mark_mirrored(hands.engine, study.id, {0: 2, 1: 1})
+    assert missing() == [(0, 3)]
+    hands.report(second, 2)
+    records.mark_mirrored(hands.engine, study.id, {0: 3})
+    assert missing() == [(1, 2)]
+    records.mark_mirrored(hands.engine, study.id, {})
+    assert missing() == [(1, 2)]
+
+
+def test_full_runs_are_not_mirrored(hands: Any) -> None:
+    study = hands.study()
+    hands.enqueue(study, [0])
+    hands.complete(hands.claim()[0])
+    queue.promote(hands.engine, study.id, [0], 50)
+    (full,) = hands.claim()
+    hands.report(full, 6)
+    found = records.unmirrored_epochs(hands.engine, study.id)
+    assert [(one.kind, one.epoch) for one in found] == [(RunKind.SHORT, 5)]
+
+
+def test_every_end_is_told_once(hands: Any) -> None:
+    study, other = hands.study("one"), hands.study("two")
+    hands.enqueue(study, range(4))
+    hands.enqueue(other, [0])
+    done, cut, broken, going, foreign = hands.claim(5)
+    hands.complete(done, 0.25)
+    assert hands.report(cut, 1, 0.75, decide=lambda _: True) == {cut.run_id: Verdict.PRUNED}
+    hands.report(broken, 1, float("nan"))
+    hands.report(going, 1)
+    hands.complete(foreign)
+    ends = records.untold(hands.engine, study.id)
+    assert [(run.trial_number, run.end_class, run.value) for run in ends] == [
+        (0, EndClass.DONE, 0.25),
+        (1, EndClass.PRUNED, 0.75),
+        (2, EndClass.DIVERGED, None),
+    ]
+    records.mark_told(hands.engine, study.id, [0, 2])
+    assert [run.trial_number for run in records.untold(hands.engine, study.id)] == [1]
+    assert [run.trial_number for run in records.untold(hands.engine, other.id)] == [0]
+
+
+def test_there_are_no_runs_of_a_study_without_trials(hands: Any) -> None:
+    study = hands.study()
+    assert records.trials(hands.engine, study.id) == []
+    assert set(records.counts(hands.engine, study.id).values()) == {0}
