@@ -20,7 +20,7 @@ class Passage:
     """What one pass through P cubes gives."""
 
     output: Float[Tensor, "P B D"]
-    gates: Float[Tensor, "P T C B 3"]  # share of each expert, every step
+    gates: Float[Tensor, "P T 3 C B"]  # share of each expert, every step
     change: Float[Tensor, " P"]  # mean square of the state's change, over steps, cells and samples
     roughness: Float[Tensor, " P"]  # mean square difference of the last states of adjacent cells
 
@@ -62,17 +62,17 @@ class Cube:
 
     def _exchange(
         self, weights: dict[str, Tensor], state: Float[Tensor, "P C B S"]
-    ) -> tuple[Float[Tensor, "P C B S"], Float[Tensor, "P C B 3"]]:
+    ) -> tuple[Float[Tensor, "P C B S"], Float[Tensor, "P 3 C B"]]:
         """One step: every cell listens, the gate mixes what the three experts propose."""
         # Bounded like a norm for large states, linear for small ones: a norm proper would keep
         # only the sign of the single number written on a cell.
         seen = state * torch.rsqrt(1.0 + state.square().mean(-1, keepdim=True))
         seen = seen + weights["place.vector"][:, :, None]
         share = experts.gate(weights, seen)
-        local = experts.local(weights, self.wiring, seen)
-        functional = experts.functional(weights, self.wiring, seen)
-        distant = experts.distant(weights, self.wiring, seen)
-        move = share[..., :1] * local + share[..., 1:2] * functional + share[..., 2:] * distant
+        local, functional, distant = share[..., None].unbind(1)
+        move = local * experts.local(weights, self.wiring, seen)
+        move = move + functional * experts.functional(weights, self.wiring, seen)
+        move = move + distant * experts.distant(weights, self.wiring, seen)
         return move, share
 
     def _leave(

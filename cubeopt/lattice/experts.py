@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from cubeopt.lattice.geometry import Geometry
 from cubeopt.lattice.layers import Parameter, linear, linear_parameters
+from cubeopt.lattice.stencil import stencil
 from cubeopt.trial import CubeShape
 
 EXPERTS = ("local", "functional", "distant")
@@ -28,11 +29,11 @@ def parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
     offsets, links = len(wiring.local_offsets), shape.distant_links
     return [
         Parameter("local.neighbour", (offsets, size), 1.0 / math.sqrt(offsets)),
-        *linear_parameters("local", 2 * size, size, gain=0.5),
+        *_listener("local", size, gain=0.5),
         *linear_parameters("functional.query", size, 3 * size),
         *linear_parameters("functional", size, size, gain=0.5),
         Parameter("distant.link", (shape.cells, links), 1.0 / math.sqrt(links)),
-        *linear_parameters("distant", 2 * size, size),
+        *_listener("distant", size),
         # softplus(0.5413) = 1: the time constant of each number of the state starts at one exchange
         Parameter("distant.time", (size,), 0.0, fill=0.5413, decays=False),
         *linear_parameters("gate", size, len(EXPERTS)),
@@ -47,17 +48,8 @@ def local(
     Beyond the border of the lattice the state is zero.
     """
     grid = state.unflatten(1, wiring.size)
-    reach = max(max(map(abs, offset)) for offset in wiring.local_offsets)
-    padded = F.pad(grid, (0, 0, 0, 0, reach, reach, reach, reach, reach, reach))
-    heard = torch.zeros_like(grid)
-    for index, (dx, dy, dz) in enumerate(wiring.local_offsets):
-        x, y, z = (
-            slice(reach + step, reach + step + length)
-            for step, length in zip((dx, dy, dz), wiring.size, strict=True)
-        )
-        weight = weights["local.neighbour"][:, index]
-        heard = heard + padded[:, x, y, z] * weight[:, None, None, None, None]
-    return linear(weights, "local", torch.cat([state, heard.flatten(1, 3)], dim=-1))
+    heard = stencil(grid, weights["local.neighbour"], wiring.local_offsets).flatten(1, 3)
+    return linear(weights, "local", state, start=_hear(weights, "local", heard))
 
 
 def functional(
@@ -89,14 +81,35 @@ def distant(
     wires = links.new_zeros(trials, cells, cells)
     wires = wires.scatter(2, wiring.distant.expand(trials, -1, -1), links)
     heard = (wires @ state.flatten(2)).unflatten(2, state.shape[2:])
+    drive = _hear(weights, "distant", heard)
     rate = 1.0 / F.softplus(weights["distant.time"])[:, None, None] / _EULER_STEPS
     inside = state
     for _ in range(_EULER_STEPS):
-        target = torch.tanh(linear(weights, "distant", torch.cat([inside, heard], dim=-1)))
+        target = torch.tanh(linear(weights, "distant", inside, start=drive))
         inside = inside + (target - inside) * rate
     return inside - state
 
 
-def gate(weights: dict[str, Tensor], state: Float[Tensor, "P C B S"]) -> Float[Tensor, "P C B 3"]:
+def gate(weights: dict[str, Tensor], state: Float[Tensor, "P C B S"]) -> Float[Tensor, "P 3 C B"]:
     """The share of each expert in the change of each cell; the shares of a cell sum to 1."""
-    return linear(weights, "gate", state).softmax(-1)
+    # Experts before cells: a softmax over a last axis of three would not use the vector units.
+    scores = torch.baddbmm(
+        weights["gate.bias"][..., None], weights["gate.weight"].mT, state.flatten(1, 2).mT
+    )
+    return scores.softmax(1).unflatten(2, state.shape[1:3])
+
+
+def _listener(name: str, size: int, gain: float = 1.0) -> list[Parameter]:
+    """A linear layer over a cell's own state (weight) and over what it heard (heard)."""
+    own = linear_parameters(name, size, size, gain / math.sqrt(2.0))
+    return [*own, Parameter(f"{name}.heard", (size, size), own[0].scale)]
+
+
+def _hear(
+    weights: dict[str, Tensor], name: str, heard: Float[Tensor, "P C B S"]
+) -> Float[Tensor, "P C B S"]:
+    """The part of a listener that does not depend on the cell's own state, bias included."""
+    out = torch.baddbmm(
+        weights[f"{name}.bias"][:, None], heard.flatten(1, 2), weights[f"{name}.heard"]
+    )
+    return out.unflatten(1, heard.shape[1:3])

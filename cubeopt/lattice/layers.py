@@ -105,11 +105,14 @@ def linear_parameters(name: str, inputs: int, outputs: int, gain: float = 1.0) -
 
 
 def linear(
-    weights: dict[str, Tensor], name: str, x: Float[Tensor, "P *rows I"]
+    weights: dict[str, Tensor],
+    name: str,
+    x: Float[Tensor, "P *rows I"],
+    start: Float[Tensor, "P *rows O"] | None = None,
 ) -> Float[Tensor, "P *rows O"]:
-    """P linear layers as one batched matrix product."""
-    flat = x.flatten(1, -2)
-    out = torch.baddbmm(weights[f"{name}.bias"][:, None], flat, weights[f"{name}.weight"])
+    """P linear layers as one batched matrix product, added to *start* (else to the bias)."""
+    first = weights[f"{name}.bias"][:, None] if start is None else start.flatten(1, -2)
+    out = torch.baddbmm(first, x.flatten(1, -2), weights[f"{name}.weight"])
     return out.unflatten(1, x.shape[1:-1])
 
 

@@ -124,7 +124,7 @@ def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Pic
         axis=_AXIS.get(summary.metric, summary.metric),
         curves=_curve_strokes(summary, curves, {stroke.style: stroke.label for stroke in results}),
         results=results,
-        levels=_placed(levels, high - low),
+        levels=_placed(levels, high - low, _right_end(curves, last_epoch)),
         rungs=summary.rungs,
         stars=[
             Star(row["number"], _within(row["value"], (low, high)), _star_label(row))
@@ -194,14 +194,23 @@ def _limits(values: Sequence[float], levels: Sequence[float]) -> tuple[float, fl
     return low - margin, high + margin
 
 
-def _placed(levels: Sequence[tuple[str, float]], span: float) -> list[Level]:
-    """Labels above their lines, but below where the next line is too near."""
+def _right_end(curves: Sequence[Row], last_epoch: int) -> list[float]:
+    """The values of the curves where the labels of the baselines stand."""
+    return [row["value"] for row in curves if row["epoch"] > last_epoch / 3]
+
+
+def _placed(
+    levels: Sequence[tuple[str, float]], span: float, nearby: Sequence[float]
+) -> list[Level]:
+    """Labels above their lines, but below where the next line or the curves are too near."""
     by_value = sorted(levels, key=lambda level: level[1])
     higher = [value for _, value in by_value[1:]] + [math.inf]
-    return [
-        Level(label, value, above=above - value > 0.06 * span)
-        for (label, value), above in zip(by_value, higher, strict=True)
-    ]
+    placed = []
+    for (label, value), above in zip(by_value, higher, strict=True):
+        over = sum(0 <= each - value < 0.06 * span for each in nearby)
+        under = sum(0 < value - each < 0.06 * span for each in nearby)
+        placed.append(Level(label, value, above=above - value > 0.06 * span and over <= under))
+    return placed
 
 
 def _curve_strokes(

@@ -75,7 +75,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def write(content: Mapping[str, Any], path: Path, header: str = "") -> None:
     """Write *content* as YAML to *path*, whole or not at all; *header* becomes comment lines."""
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    text = comment + yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    text = comment + yaml.dump(
+        dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

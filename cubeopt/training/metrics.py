@@ -53,7 +53,7 @@ def _sums(
     scale = feed.target_scale
     embeddings = output * scale.deviation.to(output) + scale.mean.to(output)
     samples = len(target)
-    usage = passage.gates.double().mean((1, 2, 3)) * 100.0 * samples
+    usage = passage.gates.double().mean((1, 3, 4)) * 100.0 * samples
     information = losses.mutual_information(passage.gates).double() / math.log(2.0)
     return {
         "errors": (output - target.double()).square().sum((1, 2)),

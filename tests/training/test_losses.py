@@ -16,8 +16,8 @@ def normal(*shape, seed=0):
 
 
 def one_hot_gates(experts):
-    """Gates (1, 1, C, 1, 3) of cells that each trust one expert."""
-    return torch.nn.functional.one_hot(torch.tensor(experts), 3).double()[None, None, :, None]
+    """Gates (1, 1, 3, C, 1) of cells that each trust one expert."""
+    return torch.nn.functional.one_hot(torch.tensor(experts), 3).double().T[None, None, ..., None]
 
 
 def test_the_mean_has_a_reconstruction_of_one_in_standardised_units():
@@ -26,11 +26,21 @@ def test_the_mean_has_a_reconstruction_of_one_in_standardised_units():
     assert losses.reconstruction(torch.zeros_like(target), target).item() == pytest.approx(1.0)
 
 
-def test_similarity_is_nought_for_a_copy_and_one_for_outputs_at_right_angles():
+def test_similarity_is_nought_for_a_scaled_copy():
     source = normal(2, 6, 12)
     assert losses.similarity(source * 3.0, source).tolist() == pytest.approx([0.0, 0.0])
-    corners = torch.eye(12, dtype=torch.float64)[:6].expand(2, -1, -1)
-    assert losses.similarity(corners, source).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_similarity_is_the_mean_squared_difference_of_all_pairs_of_cosines():
+    output, source = normal(1, 4, 12), normal(1, 4, 12, seed=1)
+    cosine = torch.nn.functional.cosine_similarity
+    differences = [
+        cosine(output[0, i], output[0, j], dim=0) - cosine(source[0, i], source[0, j], dim=0)
+        for i in range(4)
+        for j in range(4)
+    ]
+    expected = torch.stack(differences).square().mean()
+    torch.testing.assert_close(losses.similarity(output, source)[0], expected)
 
 
 def test_diversity_is_minus_the_variance_over_the_batch():
@@ -43,7 +53,7 @@ def test_mutual_information_is_ln_3_when_cells_are_decided_and_all_experts_in_us
     assert losses.mutual_information(one_hot_gates([0, 1, 2])).item() == pytest.approx(math.log(3))
 
 
-@pytest.mark.parametrize("gates", [one_hot_gates([1, 1, 1]), torch.full((1, 2, 4, 3, 3), 1 / 3)])
+@pytest.mark.parametrize("gates", [one_hot_gates([1, 1, 1]), torch.full((1, 2, 3, 4, 3), 1 / 3)])
 def test_mutual_information_is_nought_for_one_expert_or_for_no_decision(gates):
     assert losses.mutual_information(gates).item() == pytest.approx(0.0, abs=1e-6)
 
@@ -58,7 +68,7 @@ def knobs(*each):
 def passage(seed=0):
     return Passage(
         output=normal(2, 6, 5, seed=seed),
-        gates=normal(2, 3, 4, 6, 3, seed=seed).softmax(-1),
+        gates=normal(2, 4, 3, 5, 6, seed=seed).softmax(2),
         change=normal(2, seed=seed).abs(),
         roughness=normal(2, seed=seed + 1).abs(),
     )
