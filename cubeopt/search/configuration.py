@@ -38,6 +38,11 @@ class _Dumper(yaml.SafeDumper):
     """A SafeDumper that quotes the strings which _Loader would read as something else."""
 
 
+def _list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.SequenceNode:
+    """In one line, as people write lattice_size."""
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
+
+
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     # Raw, unusual line ends would be read back as spaces; in double quotes they are escaped.
     style = None if text.isprintable() else '"'
@@ -45,6 +50,7 @@ def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _string)
+_Dumper.add_representer(list, _list)
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -75,9 +81,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def write(content: Mapping[str, Any], path: Path, header: str = "") -> None:
     """Write *content* as YAML to *path*, whole or not at all; *header* becomes comment lines."""
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    text = comment + yaml.dump(
-        dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
-    )
+    text = comment + yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
