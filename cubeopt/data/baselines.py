@@ -1,28 +1,32 @@
 """What simple predictors reach on a dataset's validation split.
 
-All values are fractions of variance unexplained (FVU): the sum of squared errors over the sum
-of squared distances of the targets to their *training* mean. 0 is perfect.
+In the metric of the study: fvu, the fraction of variance unexplained, is the sum of squared errors
+over the sum of squared distances of the targets to their *training* mean (0 is perfect); cosine is
+the mean cosine of prediction and target (1 is perfect).
 
 Shapes: N rows, D embedding, K principal components.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from cubeopt.data.dataset import Dataset
 from cubeopt.errors import DataError
 from cubeopt.trial import Task
 
+_NAMES = ("mean", "identity", "pca")
 _CHUNK = 8192  # rows held in float64 at a time
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """FVU on the validation split; a trial has to be below them to have learned anything."""
+    """Scores on the validation split; a trial has to beat them to have learned anything."""
 
     mean: float  # always predict the training mean
     identity: float | None  # copy the input; None where that is the target itself
@@ -40,7 +44,9 @@ class _Linear:
     decode: Float[Tensor, "K D"]
 
 
-def baselines(dataset: Dataset, task: Task, pca_width: int) -> Baselines:
+def baselines(
+    dataset: Dataset, task: Task, pca_width: int, metric: Literal["fvu", "cosine"] = "fvu"
+) -> Baselines:
     """Fit on the training rows of *task*, measure on its validation rows.
 
     For ``reconstruct``, *pca* is PCA itself: project and back. For ``answer`` it is PCA of the
@@ -48,21 +54,24 @@ def baselines(dataset: Dataset, task: Task, pca_width: int) -> Baselines:
     """
     assert pca_width > 0, "a bottleneck has at least one number"
     fit = _fit(dataset, task, pca_width)
-    total = 0.0
-    errors = {"mean": 0.0, "identity": 0.0, "pca": 0.0}
+    spread, rows = 0.0, 0
+    errors, cosines = dict.fromkeys(_NAMES, 0.0), dict.fromkeys(_NAMES, 0.0)
     for source, target in _chunks(dataset, task, "validation"):
-        total += _squares(target - fit.target_mean)
+        spread += _squares(target - fit.target_mean)
+        rows += len(target)
         for name, prediction in _predictions(fit, source).items():
             errors[name] += _squares(target - prediction)
-    if not total > 0:
+            cosines[name] += float(F.cosine_similarity(prediction, target, dim=1).sum())
+    if not spread > 0:
         raise DataError(
             f"{dataset.folder}: the validation targets of the task {task} do not vary, "
             "so there is nothing to explain"
         )
+    sums, count = (errors, spread) if metric == "fvu" else (cosines, rows)
     return Baselines(
-        mean=errors["mean"] / total,
-        identity=errors["identity"] / total if task is Task.ANSWER else None,
-        pca=errors["pca"] / total,
+        mean=sums["mean"] / count,
+        identity=sums["identity"] / count if task is Task.ANSWER else None,
+        pca=sums["pca"] / count,
         pca_width=fit.encode.shape[1],
     )
 

@@ -120,3 +120,17 @@ def test_the_sample_can_be_explained_in_part(tmp_path: Path) -> None:
     answer = baselines(held, Task.ANSWER, 16)
     assert answer.identity is not None
     assert answer.pca < 1.0 < answer.identity
+
+
+@pytest.mark.parametrize("task", BOTH)
+def test_cosines_are_means_over_the_validation_rows(held: Dataset, task: Task) -> None:
+    _, target = _split(held, task, "train")
+    unseen, wanted = _split(held, task, "validation")
+    cosine = torch.nn.functional.cosine_similarity
+    found = baselines(held, task, 24, metric="cosine")
+    expected = float(cosine(target.mean(0).expand_as(wanted), wanted, dim=1).mean())
+    assert found.mean == pytest.approx(expected, abs=1e-12)
+    if task is Task.ANSWER:
+        assert found.identity == pytest.approx(float(cosine(unseen, wanted, dim=1).mean()))
+    else:
+        assert found.pca == pytest.approx(1.0)  # all components: nothing is lost

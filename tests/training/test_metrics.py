@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cubeopt.training.loop import PackRun, TrialState
 from cubeopt.training.feed import Feed
+from cubeopt.training.loop import PackRun, TrialState
 from cubeopt.trial import Task
 
 from .conftest import CPU, spec, start, train
