@@ -71,7 +71,7 @@ class Coordinator:
             self._promote(record, spec, counterpart)
 
     def _opened(self, record: StudyRecord) -> tuple[StudySpec, Mirror]:
-        """The study's file and counterpart; at first sight, points asked but not queued are queued."""
+        """The study's file and counterpart; at first sight, what was asked but not queued is."""
         if record.id not in self._studies:
             spec = study.parse(record.spec, f"study {record.name}")
             counterpart = Mirror(self._storage, spec)
@@ -81,7 +81,11 @@ class Coordinator:
         return self._studies[record.id]
 
     def _show(self, record: StudyRecord, counterpart: Mirror) -> None:
-        """Bring Optuna's tables up to date: epochs first, then ends."""
+        """Bring Optuna's tables up to date: epochs first, then ends.
+
+        The ends are read before the epochs: an end that is seen here has all its epochs recorded.
+        """
+        ended = records.untold(self._engine, record.id)
         reached: dict[int, int] = {}
         for epoch in records.unmirrored_epochs(self._engine, record.id):
             if epoch.value is not None:
@@ -89,7 +93,6 @@ class Coordinator:
             reached[epoch.trial_number] = epoch.epoch
         if reached:
             records.mark_mirrored(self._engine, record.id, reached)
-        ended = records.untold(self._engine, record.id)
         for run in ended:
             if run.state == RunState.COMPLETE and run.value is not None:
                 counterpart.tell_complete(run.trial_number, run.value)

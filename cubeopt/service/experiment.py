@@ -9,8 +9,10 @@ experiments/NAME/
 
 import json
 import os
+import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,14 @@ import torch
 from cubeopt.data import dataset
 from cubeopt.errors import CheckpointError, ConfigError, DataError
 from cubeopt.search import configuration
+from cubeopt.search.study import DIRECTIONS
 from cubeopt.settings import Settings
 from cubeopt.training import checkpoint
 from cubeopt.training.feed import Feed
-from cubeopt.training.loop import EpochEnd, PackRun
+from cubeopt.training.loop import EpochEnd, PackRun, TrialState
 from cubeopt.trial import TrialSpec
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an experiment, and of its folder
 _SLOT = 0  # the trial's place; idle slots fill the pack to the width of the run it repeats
 
 
@@ -73,9 +77,10 @@ def train(
     tell: Callable[[Progress], None],
 ) -> Result | None:
     """Train *request* to its last epoch; None when *stop* ended it early, with a checkpoint."""
+    folder = settings.experiments_dir / _checked(request.name)
     spec, origin = configuration.read_training(request.config)
     origin = origin or {}
-    folder = settings.experiments_dir / request.name
+    metric = _metric(origin, request.config)
     loaded = _dataset(request, spec, origin, settings)
     feed = Feed(loaded, spec.plan.task, request.device)
     run = PackRun(spec.shape, _width(origin, request.config), feed)
@@ -84,7 +89,7 @@ def train(
     total_steps = spec.plan.epochs * run.steps_per_epoch
     while (step := run.steps_done(_SLOT)) < total_steps:
         if stop.is_set():
-            experiment.save(step // run.steps_per_epoch, {})
+            experiment.stop()
             return None
         ends = run.step()
         step += 1
@@ -99,18 +104,22 @@ def train(
         elif step % spec.plan.log_interval == 0:
             epoch = step // run.steps_per_epoch
             tell(Progress(epoch, step, total_steps, run.running_loss(_SLOT)))
-    return experiment.finish(str(origin.get("metric", "fvu")))
+    return experiment.finish(metric)
 
 
 class _Experiment:
-    """The folder of a training, and the run that writes to it."""
+    """The folder of a training, and the run that writes to it.
+
+    A checkpoint stands at the end of an epoch: who goes on from it sums up whole epochs.
+    """
 
     def __init__(
         self, folder: Path, run: PackRun, spec: TrialSpec, provenance: Mapping[str, Any]
     ) -> None:
         self._folder, self._run, self._spec = folder, run, spec
         self._provenance = dict(provenance)
-        self._row: dict[str, float | None] = {}
+        self._row: dict[str, float | None] = {}  # of the last epoch
+        self._border: TrialState = run.fresh(spec)  # where it ended
 
     @property
     def _checkpoints(self) -> Path:
@@ -134,7 +143,7 @@ class _Experiment:
             content = {configuration.TRAINING_SECTION: self._spec.flat()}
             configuration.write(content, self._folder / "config.yaml")
             self._keep_rows(0)
-            self._run.fill(_SLOT, self._run.fresh(self._spec))
+            self._run.fill(_SLOT, self._border)
             return
         state, facts = checkpoint.load(saved[-1], self._run.cube.layout)
         if state.spec != self._spec:
@@ -150,53 +159,92 @@ class _Experiment:
                 f"{self._run.width}"
             )
         self._keep_rows(facts.epoch)
-        self._row = dict(facts.metrics)
+        self._row, self._border = dict(facts.metrics), state
         self._run.fill(_SLOT, state)
 
     def epoch_ended(self, end: EpochEnd) -> dict[str, Any]:
         """Write the epoch's line, and its checkpoint when one is due."""
         row = checkpoint.finite(end.metrics)
-        self._row = row
-        with self._log.open("a", encoding="utf-8") as file:
+        self._row, self._border = row, self._run.state(_SLOT)
+        with _writing(self._log), self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": end.epoch, **row}) + "\n")
         plan = self._spec.plan
         due = end.epoch % plan.save_checkpoint_every == 0 or end.epoch == plan.epochs
         if due and not end.diverged:
-            self.save(end.epoch, row)
+            self._save()
         return row
 
-    def save(self, epoch: int, row: Mapping[str, float | None]) -> Path:
-        state = self._run.state(_SLOT)
-        path = self._checkpoints / f"step_{state.step:08d}"
+    def stop(self) -> None:
+        """Leave a checkpoint of the last whole epoch, if it has none yet."""
+        if not self._path.exists():
+            self._save()
+
+    @property
+    def _path(self) -> Path:
+        return self._checkpoints / f"step_{self._border.step:08d}"
+
+    def _save(self) -> None:
         feed = self._run.feed
         facts = checkpoint.Facts(
-            epoch, self._run.width, feed.dataset.fingerprint, row, self._provenance
+            epoch=self._border.step // self._run.steps_per_epoch,
+            pack_width=self._run.width,
+            dataset_fingerprint=feed.dataset.fingerprint,
+            metrics=self._row,
+            provenance=self._provenance,
         )
-        checkpoint.save(path, state, self._run.cube.layout, feed, facts)
-        return path
+        checkpoint.save(self._path, self._border, self._run.cube.layout, feed, facts)
 
     def finish(self, metric: str) -> Result:
         """Test once, and write what came out."""
         tested = checkpoint.finite(self._run.evaluate("test")[_SLOT])
         metrics = {**self._row, **{f"test/{name}": value for name, value in tested.items()}}
-        step = self._run.steps_done(_SLOT)
         result = Result(
             metric=metric,
             value=metrics[f"validation/{metric}"],
             epochs=self._spec.plan.epochs,
-            checkpoint=str(self._checkpoints / f"step_{step:08d}"),
+            checkpoint=str(self._path),
             metrics=metrics,
         )
         draft = self._folder / ".result.json"
-        draft.write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, self._folder / "result.json")
+        with _writing(draft):
+            draft.write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
+            os.replace(draft, self._folder / "result.json")
         return result
 
     def _keep_rows(self, epoch: int) -> None:
-        """Forget the lines after *epoch*: they will be written again."""
-        lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
-        kept = [line for line in lines if json.loads(line)["epoch"] <= epoch]
-        self._log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        """Forget the lines after *epoch*, the last of which may be half: they come again."""
+        with _writing(self._log):
+            text = self._log.read_text(encoding="utf-8") if self._log.exists() else ""
+            lines = text.splitlines(keepends=True)[:epoch]
+            kept = "".join(line for line in lines if line.endswith("\n"))
+            self._log.write_text(kept, encoding="utf-8")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"experiment name {name!r}: must begin with a letter or digit and have at most 100 "
+            "letters, digits, dots, dashes and underscores"
+        )
+    return name
+
+
+def _metric(origin: Mapping[str, Any], config: Path) -> str:
+    """The metric of the study that the configuration comes from."""
+    metric = origin.get("metric", "fvu")
+    if not isinstance(metric, str) or metric not in DIRECTIONS:
+        raise ConfigError(
+            f"{config}: provenance.metric must be one of {', '.join(DIRECTIONS)}, got {metric!r}"
+        )
+    return metric
 
 
 def _dataset(

@@ -19,7 +19,7 @@ class Heartbeat:
     def __init__(self, engine: Engine, worker_id: int, lease_seconds: float) -> None:
         self._engine, self._worker_id, self._seconds = engine, worker_id, lease_seconds
         self._leases: dict[int, Lease] = {}
-        self._lost: set[int] = set()
+        self._lost: set[Lease] = set()
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -43,15 +43,16 @@ class Heartbeat:
             for lease in held:
                 self._leases[lease.run_id] = lease
 
-    def drop(self, run_ids: Iterable[int]) -> None:
-        """Extend these no longer."""
+    def drop(self, left: Iterable[Lease]) -> None:
+        """Extend these no longer; a newer lease of the same run is another one and stays."""
         with self._guard:
-            for run_id in run_ids:
-                self._leases.pop(run_id, None)
-                self._lost.discard(run_id)
+            for lease in left:
+                if self._leases.get(lease.run_id) == lease:
+                    del self._leases[lease.run_id]
+                self._lost.discard(lease)
 
-    def lost(self) -> set[int]:
-        """The runs whose lease somebody else has by now."""
+    def lost(self) -> set[Lease]:
+        """The leases that we hold no more: they expired, and others may have the runs by now."""
         with self._guard:
             return set(self._lost)
 
@@ -67,7 +68,7 @@ class Heartbeat:
                 continue
             with self._guard:
                 self._lost |= {
-                    lease.run_id
+                    lease
                     for lease in held
                     if lease.run_id not in ours and self._leases.get(lease.run_id) == lease
                 }

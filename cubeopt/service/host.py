@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 _CHECK_SECONDS = 1.0
 _START_SECONDS = 15.0  # what a child may take until it leads
 _FAILURES = 3  # children that end with an error, in a row, before we give up
+_PATIENCE_SECONDS = 5.0  # for a child that was told to end
 
 
 class CoordinatorHost:
@@ -37,10 +38,7 @@ class CoordinatorHost:
         trace: TracebackType | None,
     ) -> None:
         """The child ends when its standard input does, also when this process is killed."""
-        if self._child is not None:
-            assert self._child.stdin is not None
-            self._child.stdin.close()
-            self._child.wait()
+        self._end()
 
     def ensure(self) -> None:
         """Start a coordinator if none lives; cheap to call often."""
@@ -58,13 +56,8 @@ class CoordinatorHost:
 
     def _start(self, now: float) -> None:
         if self._child is not None:
-            code = self._child.poll()
-            assert self._child.stdin is not None
-            self._child.stdin.close()
-            if code is None:
-                self._child.wait()
-            elif code != 0:
-                self._failures += 1
+            self._failures += self._child.poll() not in (None, 0)
+            self._end()
         if self._failures >= _FAILURES:
             raise StorageError(
                 f"the coordinator ended with an error {_FAILURES} times in a row (its messages "
@@ -80,3 +73,15 @@ class CoordinatorHost:
             start_new_session=True,  # Ctrl-C reaches us; the child ends when we do
         )
         self._started = now
+
+    def _end(self) -> None:
+        """Have the child end, if there is one; one that does not is killed: it holds no state."""
+        if self._child is None:
+            return
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        try:
+            self._child.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()

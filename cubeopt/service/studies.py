@@ -33,7 +33,9 @@ def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
         )
     with mirror.translated():
         mirror.check_free(optuna_url(engine), spec.name)
-    found = baselines.baselines(loaded, base.plan.task, base.shape.face_cells)
+    found = baselines.baselines(
+        loaded, base.plan.task, base.shape.face_cells, spec.objective.metric
+    )
     record = records.create_study(
         engine,
         name=spec.name,

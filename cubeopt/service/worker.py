@@ -5,6 +5,7 @@ what it held is leased again, from the last checkpoint, when its leases expire.
 """
 
 import logging
+import re
 import threading
 import time
 import traceback
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 30.0
 _IDLE_SECONDS = 0.3  # between two looks into an empty queue
 _RETRY_LIMIT = 2  # times that a run is tried again after an error
+_TOKEN_MARK = re.compile(r"\.t(\d+)")  # in the name of a checkpoint, and of its draft
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,8 @@ class Worker:
         options = self._options
         if options.study is not None:
             records.study(self._engine, options.study)
-        self._id = queue.register(
-            self._engine,
-            options.name,
-            options.host,
-            options.pid,
-            options.device_name,
-            options.provenance,
-        )
+        who = options.name, options.host, options.pid, options.device_name
+        self._id = queue.register(self._engine, *who, options.provenance)
         with (
             CoordinatorHost(self._engine) as self._host,
             Heartbeat(self._engine, self._id, options.lease_seconds) as self._heart,
@@ -155,7 +151,7 @@ class Worker:
         try:
             self._train(claims)
         finally:
-            self._heart.drop([claim.run_id for claim in claims])
+            self._heart.drop(_leases(claims))
         return True
 
     def _measured_width(self) -> int | None:
@@ -190,7 +186,7 @@ class Worker:
             pack_key=pack_key,
             width=width,
         )
-        self._heart.hold([Lease(claim.run_id, claim.token) for claim in claims])
+        self._heart.hold(_leases(claims))
         return claims
 
     def _train(self, claims: list[Claim]) -> None:
@@ -221,6 +217,9 @@ class Worker:
     def _place(self, run: PackRun, held: dict[int, _Held], claims: Iterable[Claim]) -> None:
         """Put each claimed run into a free slot, at the step that it has reached."""
         for claim in claims:
+            # A run that we lost without noticing may come back to us under a newer lease.
+            stale = [slot for slot, each in held.items() if each.claim.run_id == claim.run_id]
+            self._drop(run, held, stale)
             spec = trial.from_flat(claim.spec)
             try:
                 state = self._state(run, claim, spec)
@@ -240,25 +239,29 @@ class Worker:
         folder = self._settings.checkpoints_dir / claim.checkpoint
         state, facts = checkpoint.load(folder, run.cube.layout)
         if state.spec != spec or facts.dataset_fingerprint != claim.dataset_fingerprint:
-            raise CheckpointError(
-                f"checkpoint {folder} is of another configuration or dataset"
-            )
+            raise CheckpointError(f"checkpoint {folder} is of another configuration or dataset")
         return state
 
     def _report(self, run: PackRun, held: dict[int, _Held], ends: list[EpochEnd]) -> None:
         """Write down the ended epochs in one transaction and act on the verdicts."""
-        reports = {
-            end.slot: self._epoch_report(run, held[end.slot], end)
-            for end in ends
-            if end.slot in held
-        }
+        reports = {}
+        for end in ends:
+            if end.slot not in held:
+                continue
+            try:
+                reports[end.slot] = self._epoch_report(run, held[end.slot], end)
+            except CheckpointError:
+                lease = [held[end.slot].lease]
+                if leases.beat(self._engine, self._id, lease, self._options.lease_seconds):
+                    raise
+                self._drop(run, held, [end.slot])  # its new owner cleared our draft away
         verdicts = leases.report(self._engine, list(reports.values()), _decide)
         for slot, written in reports.items():
             each = held[slot]
             each.epoch = written.epoch
             verdict = verdicts[each.claim.run_id]
             if verdict is not Verdict.LOST and written.checkpoint is not None:
-                self._forget_older(written.checkpoint)
+                self._forget_older(written.checkpoint, each.claim.token)
             what = Happening.EPOCH if verdict is Verdict.GO_ON else Happening(verdict)
             self._tell(Event(what, each.claim, written.epoch, written.value))
             if verdict is not Verdict.GO_ON:
@@ -293,12 +296,8 @@ class Worker:
         The token in its name keeps the file of a zombie apart from that of its successor.
         """
         claim = each.claim
-        path = (
-            Path(claim.study)
-            / f"trial_{claim.trial_number:05d}"
-            / claim.kind
-            / f"epoch_{end.epoch:05d}.t{claim.token}"
-        )
+        folder = Path(claim.study) / f"trial_{claim.trial_number:05d}" / claim.kind
+        path = folder / f"epoch_{end.epoch:05d}.t{claim.token}"
         checkpoint.save(
             self._settings.checkpoints_dir / path,
             run.state(end.slot),
@@ -314,11 +313,16 @@ class Worker:
         )
         return str(path)
 
-    def _forget_older(self, path: str) -> None:
-        """The checkpoint just recorded is the run's only one; what lies beside it is not needed."""
+    def _forget_older(self, path: str, token: int) -> None:
+        """Of what this lease and those before it wrote, only the checkpoint just recorded counts.
+
+        What bears a newer token stays: we may have slept since our report, and another worker
+        trains the run.
+        """
         newest = self._settings.checkpoints_dir / path
         for folder in newest.parent.iterdir():
-            if folder != newest:
+            mark = _TOKEN_MARK.search(folder.name)
+            if folder != newest and mark and int(mark[1]) <= token:
                 checkpoint.remove(folder)
 
     def _refill(self, run: PackRun, held: dict[int, _Held], pack_key: str) -> None:
@@ -330,17 +334,19 @@ class Worker:
             self._place(run, held, claims)
 
     def _drop_lost(self, run: PackRun, held: dict[int, _Held]) -> None:
-        """Stop training runs that another worker has by now."""
+        """Stop training runs that another worker may have by now."""
         lost = self._heart.lost()
-        for slot, each in list(held.items()):
-            if each.claim.run_id in lost:
-                self._tell(Event(Happening.LOST, each.claim, each.epoch))
-                self._leave(run, held, slot)
+        self._drop(run, held, [slot for slot, each in held.items() if each.lease in lost])
+
+    def _drop(self, run: PackRun, held: dict[int, _Held], slots: list[int]) -> None:
+        for slot in slots:
+            self._tell(Event(Happening.LOST, held[slot].claim, held[slot].epoch))
+            self._leave(run, held, slot)
 
     def _leave(self, run: PackRun, held: dict[int, _Held], slot: int) -> None:
         each = held.pop(slot)
         run.empty(slot)
-        self._heart.drop([each.claim.run_id])
+        self._heart.drop([each.lease])
 
     def _fail(self, failed: list[_Held], error: Exception) -> None:
         """End the attempts of these runs with *error*; each waits for its next, or has failed."""
@@ -351,19 +357,15 @@ class Worker:
             state = None
             with suppress(LeaseLostError):
                 state = leases.fail(self._engine, each.lease, end_class, text, _RETRY_LIMIT)
-            self._heart.drop([each.claim.run_id])
+            self._heart.drop([each.lease])
             again = "will be tried again" if state is RunState.WAITING else "has failed"
             detail = f"{type(error).__name__}: {error} ({again})"
             self._tell(Event(Happening.ERROR, each.claim, each.epoch, detail=detail))
 
     def _release(self, claims: list[Claim]) -> None:
         """Give the runs back to the queue; the next attempt goes on from their checkpoints."""
-        leases.release(
-            self._engine,
-            [Lease(claim.run_id, claim.token) for claim in claims],
-            EndClass.PREEMPTED,
-        )
-        self._heart.drop([claim.run_id for claim in claims])
+        leases.release(self._engine, _leases(claims), EndClass.PREEMPTED)
+        self._heart.drop(_leases(claims))
         for claim in claims:
             self._tell(Event(Happening.RELEASED, claim, claim.epoch))
 
@@ -383,6 +385,10 @@ class Worker:
             self._feeds[key] = Feed(loaded, spec.plan.task, self._options.device)
             logger.info("dataset %s on device in %.1f s", folder, time.perf_counter() - start)
         return self._feeds[key]
+
+
+def _leases(claims: Iterable[Claim]) -> list[Lease]:
+    return [Lease(claim.run_id, claim.token) for claim in claims]
 
 
 def _decide(question: RungQuestion) -> bool:

@@ -1,0 +1,55 @@
+"""On a fresh machine, whoever comes first makes what all need."""
+
+import psutil
+from sqlalchemy import text
+
+from cubeopt.db import embedded, leader, records
+from cubeopt.db import engine as db_engine
+from cubeopt.db.tables import SCHEMA
+
+from .conftest import site, until
+
+WORKERS = 4
+
+
+def test_workers_that_start_at_once_on_an_empty_folder_share_one_server_and_one_schema(tmp_path):
+    folder = tmp_path / "storage" / "pg"
+    with site(tmp_path / "storage") as fresh:
+        try:
+            workers = [fresh.worker() for _ in range(WORKERS)]
+            until(lambda: embedded.status(folder).running, 120)
+            engine = db_engine.create(embedded.address(folder, start=False))
+
+            def all_live():
+                assert [each.poll() for each in workers] == [None] * WORKERS, [
+                    fresh.said(each) for each in workers
+                ]
+                with engine.connect() as connection:
+                    query = "SELECT to_regclass('cubeopt.workers') IS NOT NULL"
+                    if not connection.scalar(text(query)):
+                        return False
+                return len(records.workers(engine)) == WORKERS
+
+            until(all_live, 120)
+            until(lambda: leader.lives(engine))
+            assert {each.pid for each in records.workers(engine)} == {w.pid for w in workers}
+            with engine.connect() as connection:
+                versions = connection.scalars(
+                    text(f"SELECT version_num FROM {SCHEMA}.{db_engine.VERSION_TABLE}")
+                ).all()
+            assert len(versions) == 1
+            servers = [
+                each
+                for each in psutil.process_iter()
+                if each.name() == "postgres" and str(folder / "data") in each.cmdline()
+            ]
+            assert len(servers) == 1
+            for worker in workers:
+                worker.terminate()
+            assert [fresh.ended(each, 20) for each in workers] == [0] * WORKERS
+            assert fresh.processes() == []
+            assert not leader.lives(engine)
+            engine.dispose()
+        finally:
+            fresh.close()
+            embedded.stop(folder)

@@ -1,0 +1,148 @@
+"""A study is created whole, from data that fits it, under a name of its own; or not at all."""
+
+import threading
+
+import optuna
+import pytest
+import torch
+
+from cubeopt.data import unify
+from cubeopt.db import records
+from cubeopt.db.engine import optuna_url
+from cubeopt.errors import ConfigError, DataError, StudyError
+from cubeopt.search import mirror, study
+from cubeopt.service import studies
+from cubeopt.trial import Task
+
+
+@pytest.fixture
+def storage(engine):
+    opened = mirror.open_storage(optuna_url(engine))
+    yield opened
+    opened.engine.dispose()
+
+
+def names(storage):
+    return [each.study_name for each in storage.get_all_studies()]
+
+
+@pytest.fixture
+def changed_base(create, tiny_study):
+    """Create the tiny study with values of its base changed."""
+    return lambda **values: create(base={**tiny_study["base"], **values})
+
+
+@pytest.fixture
+def nothing_made(engine, storage):
+    """In the end there is no study, neither ours nor Optuna's."""
+    yield
+    assert records.studies(engine) == []
+    assert names(storage) == []
+
+
+def test_a_study_stands_in_both_sets_of_tables_with_its_data_and_baselines(engine, create, storage):
+    record = create()
+    assert records.study(engine, "tiny") == record
+    assert names(storage) == ["tiny"]
+    assert record.dataset_rows == {"train": 160, "validation": 16, "test": 16}
+    baselines = record.baselines
+    assert baselines["pca_width"] == 4
+    assert 0.0 < baselines["pca"] < baselines["mean"]
+    assert baselines["mean"] == pytest.approx(1.0, abs=0.2)
+    assert baselines["identity"] is None
+    shown = optuna.load_study(study_name="tiny", storage=storage)
+    assert shown.direction == optuna.study.StudyDirection.MINIMIZE
+    assert shown.metric_names == ["fvu"]
+    assert study.parse(record.spec, "stored") == study.parse(record.spec, "stored")
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_a_dataset_that_is_not_there_is_named(changed_base):
+    with pytest.raises(DataError, match=r"data/nosuch: no dataset there; make one with: cubeopt"):
+        changed_base(dataset="nosuch")
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_a_dataset_of_another_width_is_refused(changed_base):
+    message = r"study tiny: embedding_size is 25, but the dataset \S*tiny has embeddings of 24"
+    with pytest.raises(DataError, match=message):
+        changed_base(embedding_size=25)
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_a_task_that_the_dataset_was_not_built_for_is_refused(settings, changed_base):
+    rows = torch.nn.functional.normalize(torch.randn(60, 24), dim=1)
+    torch.save(rows, settings.data_dir / "bare.pt")
+    folder = settings.data_dir / "bare"
+    unify.build([settings.data_dir / "bare.pt"], folder, [Task.RECONSTRUCT], width=24)
+    with pytest.raises(DataError, match=r"bare: no rows for .*task .*answer.* --task answer"):
+        changed_base(dataset="bare", task="answer")
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_a_damaged_dataset_is_refused(settings, create):
+    file = settings.data_dir / "tiny" / "embeddings.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=r"tiny: damaged dataset: .* build it again"):
+        create()
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_a_lattice_that_cannot_be_wired_is_refused_before_a_trial_draws_it(create, tiny_study):
+    search = {**tiny_study["search"], "distant_links": {"choices": [1, 11]}}
+    with pytest.raises(ConfigError, match="distant_links"):
+        create(search=search)
+
+
+def test_a_name_that_another_study_has_is_refused(engine, create, storage):
+    first = create()
+    with pytest.raises(StudyError, match=r"already .*'tiny'|'tiny' .*already"):
+        create(budget={"trials": 3})
+    assert records.studies(engine) == [first]
+    assert names(storage) == ["tiny"]
+
+
+def test_a_name_that_a_study_of_optuna_has_is_refused_and_left_alone(engine, create, storage):
+    theirs = optuna.create_study(study_name="tiny", storage=storage, direction="maximize")
+    theirs.set_user_attr("whose", "somebody else's")
+    with pytest.raises(StudyError, match=r"Optuna.* already hold a study 'tiny'; .*--name"):
+        create()
+    assert records.studies(engine) == []
+    found = optuna.load_study(study_name="tiny", storage=storage)
+    assert found.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert found.user_attrs == {"whose": "somebody else's"}
+
+
+def test_an_equal_file_finds_its_study_and_another_file_of_its_name_does_not(
+    engine, create, tiny_study
+):
+    spec = study.parse(tiny_study, "tiny.yaml")
+    assert studies.existing(engine, spec) is None
+    record = create()
+    assert studies.existing(engine, spec) == record
+    other = study.parse({**tiny_study, "budget": {"trials": 7}}, "other.yaml")
+    with pytest.raises(StudyError, match=r"'tiny' exists already .* another file; .*--name"):
+        studies.existing(engine, other)
+
+
+def test_of_several_who_create_one_name_at_once_exactly_one_wins(engine, create, storage):
+    gate, made, refused = threading.Barrier(4), [], []
+
+    def one(trials):
+        gate.wait()
+        try:
+            made.append(create(budget={"trials": trials}))
+        except StudyError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert records.studies(engine) == made
+    assert len(refused) == 3
+    assert all("'tiny'" in text and "already" in text and "--name" in text for text in refused)
+    assert names(storage) == ["tiny"]
