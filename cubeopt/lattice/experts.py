@@ -21,6 +21,7 @@ from cubeopt.trial import CubeShape
 EXPERTS = ("local", "functional", "distant")
 _HEAD_SIZE = 16  # numbers a head of the attention compares
 _EULER_STEPS = 2  # sub-steps in which the distant expert is integrated over one exchange
+_LEAST_TIME = 0.5  # exchanges; half a sub-step would overshoot below it
 
 
 def parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
@@ -34,8 +35,8 @@ def parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
         *linear_parameters("functional", size, size, gain=0.5),
         Parameter("distant.link", (shape.cells, links), 1.0 / math.sqrt(links)),
         *_listener("distant", size),
-        # softplus(0.5413) = 1: the time constant of each number of the state starts at one exchange
-        Parameter("distant.time", (size,), 0.0, fill=0.5413, decays=False),
+        # Its square and a little more is the time constant of a number of the state: 1 at first.
+        Parameter("distant.time", (size,), 0.0, fill=math.sqrt(1.0 - _LEAST_TIME), decays=False),
         *linear_parameters("gate", size, len(EXPERTS)),
     ]
 
@@ -82,7 +83,8 @@ def distant(
     wires = wires.scatter(2, wiring.distant.expand(trials, -1, -1), links)
     heard = (wires @ state.flatten(2)).unflatten(2, state.shape[2:])
     drive = _hear(weights, "distant", heard)
-    rate = 1.0 / F.softplus(weights["distant.time"])[:, None, None] / _EULER_STEPS
+    time = weights["distant.time"].square() + _LEAST_TIME
+    rate = 1.0 / (time * _EULER_STEPS)[:, None, None]
     inside = state
     for _ in range(_EULER_STEPS):
         target = torch.tanh(linear(weights, "distant", inside, start=drive))

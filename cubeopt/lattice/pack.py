@@ -1,28 +1,27 @@
-"""Slots side by side: every knob becomes one value per slot.
+"""Slots side by side: every knob becomes one value per slot, and who may be computed together.
 
 P slots.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cubeopt.trial import LossKnobs
+from cubeopt.trial import CubeShape, LossKnobs
+
+_VECTOR = 16  # numbers in the widest vector of a CPU, and in 64 bytes of float32
 
 
 class LossColumn:
     """The loss knobs of P slots: a number becomes a tensor of size P, a choice a mask of size P."""
 
-    def __init__(self, width: int, device: torch.device, dtype: torch.dtype) -> None:
-        self._knobs = [LossKnobs()] * width
-        self._device, self._dtype = device, dtype
+    def __init__(
+        self, knobs: Sequence[LossKnobs], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._knobs, self._device, self._dtype = knobs, device, dtype
         self._columns: dict[str, Tensor] = {}
-
-    def put(self, slot: int, knobs: LossKnobs) -> None:
-        """Give *slot* the knobs of its new trial."""
-        self._knobs[slot] = knobs
-        self._columns.clear()
 
     def number(self, name: str) -> Tensor:
         """The float knob *name* of each slot, shape (P,)."""
@@ -37,3 +36,15 @@ class LossColumn:
         if key not in self._columns:
             self._columns[key] = torch.tensor(values, dtype=dtype, device=self._device)
         return self._columns[key]
+
+
+def computes_together(shape: CubeShape, device: torch.device) -> bool:
+    """Whether the slots of a pack go through the cube in one pass, or one after the other.
+
+    On a CPU the last bits of a product depend on how its operands lie in memory, and those of a
+    function (tanh, exp) on whether an element is in a whole vector. Only when every slot fills
+    whole vectors does each compute the same; other shapes pay for equal bits with single passes.
+    """
+    cells, face, batch = shape.cells, shape.face_cells, shape.batch_size
+    counts = (shape.state_size, shape.embedding_size, cells * batch, face * batch, batch * batch)
+    return device.type != "cpu" or all(count % _VECTOR == 0 for count in counts)

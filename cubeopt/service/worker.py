@@ -272,7 +272,7 @@ class Worker:
         at_end = end.epoch == claim.target_epochs
         test_value = None
         if claim.kind is RunKind.FULL and at_end and not end.diverged:
-            tested = run.evaluate("test")[end.slot]
+            tested = run.evaluate("test", [end.slot])[end.slot]
             metrics |= {f"test/{name}": value for name, value in tested.items()}
             test_value = tested[claim.metric]
         path = None

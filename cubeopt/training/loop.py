@@ -1,12 +1,13 @@
 """Train a pack, step by step. The loop does no input or output: its caller decides who goes on.
 
-P slots, N weights of a trial.
+P slots, G of them in one pass, N weights of a trial, K terms of the loss.
 """
 
 import math
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from cubeopt.errors import ConfigError
 from cubeopt.lattice.cube import Cube
-from cubeopt.lattice.pack import LossColumn
+from cubeopt.lattice.pack import LossColumn, computes_together
 from cubeopt.training import losses, metrics, optim, schedules
 from cubeopt.training.feed import Feed
-from cubeopt.trial import CubeShape, TrialSpec
+from cubeopt.trial import CubeShape, LossKnobs, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,14 @@ class PackRun:
         self.cube = Cube(shape, feed.device)
         layout = self.cube.layout
         self.arena = torch.zeros(width, layout.size, device=feed.device, dtype=dtype)
-        self.arena.requires_grad_(True)
         self._optim = optim.PackAdamW(self.arena, layout.decay_mask())
-        self._loss_knobs = LossColumn(width, feed.device, dtype)
+        self._together = computes_together(shape, feed.device)
+        self._columns: dict[tuple[int, ...], LossColumn] = {}
         self._slots: list[_Slot | None] = [None] * width
-        self._names: list[str] = []  # of the columns that a slot adds up
+        self._names = [
+            *("loss/total", *(f"loss/{term}" for term in losses.TERMS), "gradient_norm/all"),
+            *(f"gradient_norm/{module}" for module in layout.modules),
+        ]
         self.steps_per_epoch = feed.steps_per_epoch(shape.batch_size)
 
     @property
@@ -90,7 +94,6 @@ class PackRun:
         weights = self.cube.layout.initial(spec.seed)
         return TrialState(spec, 0, weights, torch.zeros_like(weights), torch.zeros_like(weights))
 
-    @torch.no_grad()
     def fill(self, slot: int, state: TrialState) -> None:
         """Put a trial into *slot*, at the step that it has reached."""
         if state.spec.shape != self.shape:
@@ -98,40 +101,32 @@ class PackRun:
         self.arena[slot] = state.weights.to(self.arena)
         self._optim.mean[slot] = state.mean.to(self.arena)
         self._optim.square[slot] = state.square.to(self.arena)
-        self._loss_knobs.put(slot, state.spec.loss)
+        self._columns.clear()
         self._slots[slot] = _Slot(state.spec, state.step, time.perf_counter())
 
-    @torch.no_grad()
     def empty(self, slot: int) -> None:
         """Take the trial out of *slot*; what was there cannot reach its successor."""
         for rows in (self.arena, self._optim.mean, self._optim.square):
             rows[slot] = 0.0
         self._slots[slot] = None
 
-    @torch.no_grad()
     def state(self, slot: int) -> TrialState:
         """A copy of the trial in *slot*, on the CPU."""
         held = self._held(slot)
         weights, mean, square = (
-            rows[slot].detach().cpu().clone()
-            for rows in (self.arena, self._optim.mean, self._optim.square)
+            rows[slot].cpu().clone() for rows in (self.arena, self._optim.mean, self._optim.square)
         )
         return TrialState(held.spec, held.step, weights, mean, square)
 
     def step(self) -> list[EpochEnd]:
         """Train every busy slot on its next batch; the slots whose epoch that ended report."""
-        places = {
-            index: (held.spec.plan.data_seed, held.step)
-            for index, held in enumerate(self._slots)
-            if held is not None
-        }
-        source, target = self.feed.batch(places, self.width, self.shape.batch_size)
-        passage = self.cube.forward(self.arena, source)
-        each = losses.terms(passage, source, target, self._loss_knobs)
-        loss = losses.total(each, self._loss_knobs)
-        (gradient,) = torch.autograd.grad(loss.sum(), self.arena)
-        self._update(gradient, {"loss/total": loss, **{f"loss/{k}": v for k, v in each.items()}})
-        ended = [index for index in places if self._held(index).step % self.steps_per_epoch == 0]
+        busy = self.busy
+        gradient = torch.zeros_like(self.arena)
+        terms = self.arena.new_zeros(self.width, 1 + len(losses.TERMS))
+        for slots in self._passes(busy):
+            gradient[slots], terms[slots] = self._gradient(slots)
+        self._update(gradient, terms)
+        ended = [slot for slot in busy if self._held(slot).step % self.steps_per_epoch == 0]
         return self._epoch_ends(ended) if ended else []
 
     def steps_done(self, slot: int) -> int:
@@ -141,53 +136,84 @@ class PackRun:
     def running_loss(self, slot: int) -> float:
         """Mean weighted loss of *slot* over the batches of its current epoch so far."""
         held = self._held(slot)
-        if held.sums is None:
-            return math.nan
-        return float(held.sums[self._names.index("loss/total")]) / held.batches
+        return math.nan if held.sums is None else float(held.sums[0]) / held.batches
 
-    def evaluate(self, split: str) -> list[dict[str, float]]:
-        """The metrics of every slot on *split*."""
-        return metrics.evaluate(self.cube, self.arena, self.feed, self._loss_knobs, split)
+    def evaluate(
+        self, split: str, slots: Sequence[int] | None = None
+    ) -> dict[int, dict[str, float]]:
+        """The metrics of *slots* (else of all busy ones) on *split*, by slot."""
+        chosen = self.busy if slots is None else list(slots)
+        rows: dict[int, dict[str, float]] = {}
+        # The pieces of a split seldom fill whole vectors, so a CPU takes slot by slot.
+        for group in [[slot] for slot in chosen] if self.feed.device.type == "cpu" else [chosen]:
+            found = metrics.evaluate(
+                self.cube, self.arena[group], self.feed, self._column(group), split
+            )
+            rows |= dict(zip(group, found, strict=True))
+        return rows
 
-    @torch.no_grad()
-    def _update(self, gradient: Float[Tensor, "P N"], each: dict[str, Tensor]) -> None:
+    def _passes(self, busy: list[int]) -> list[list[int]]:
+        """The slots that go through the cube together; a whole pack has the idle ones with it."""
+        return [list(range(self.width))] if self._together else [[slot] for slot in busy]
+
+    def _gradient(self, slots: list[int]) -> tuple[Float[Tensor, "G N"], Float[Tensor, "G K"]]:
+        """Gradient and loss terms (the weighted total first) of these slots on their next batch."""
+        places = {
+            index: (held.spec.plan.data_seed, held.step)
+            for index, slot in enumerate(slots)
+            if (held := self._slots[slot]) is not None
+        }
+        source, target = self.feed.batch(places, len(slots), self.shape.batch_size)
+        knobs = self._column(slots)
+        weights = self.arena[slots].requires_grad_()
+        passage = self.cube.forward(weights, source)
+        each = losses.terms(passage, source, target, knobs)
+        loss = losses.total(each, knobs)
+        (gradient,) = torch.autograd.grad(loss.sum(), weights)
+        terms = torch.stack([loss, *(each[name] for name in losses.TERMS)], dim=1)
+        return gradient, terms.detach()
+
+    def _column(self, slots: Sequence[int]) -> LossColumn:
+        """The loss knobs of these slots; idle ones have the defaults."""
+        key = tuple(slots)
+        if key not in self._columns:
+            held = [self._slots[slot] for slot in slots]
+            knobs = [LossKnobs() if each is None else each.spec.loss for each in held]
+            self._columns[key] = LossColumn(knobs, self.feed.device, self.arena.dtype)
+        return self._columns[key]
+
+    def _update(self, gradient: Float[Tensor, "P N"], terms: Float[Tensor, "P K"]) -> None:
         squares = self.cube.layout.by_module(gradient.square())
         norm = squares.sum(1).sqrt()
-        rates, decays, limits, counts = self._optim_columns()
-        gradient = optim.clipped(gradient, norm, limits)
-        self._optim.step(self.arena, gradient, rates, decays, counts)
-        norms = squares.sqrt().unbind(1)
-        each = each | {"gradient_norm/all": norm}
-        each |= {
-            f"gradient_norm/{name}": column
-            for name, column in zip(self.cube.layout.modules, norms, strict=True)
-        }
-        table = torch.stack([column.detach() for column in each.values()], dim=1).double()
+        update = self._optim_columns()
+        self._optim.step(self.arena, optim.clipped(gradient, norm, update.pop("limit")), **update)
+        table = torch.cat([terms, norm[:, None], squares.sqrt()], dim=1).double()
         for index, held in enumerate(self._slots):
             if held is not None:
                 held.step += 1
                 held.batches += 1
                 held.sums = table[index] if held.sums is None else held.sums + table[index]
-        self._names = list(each)
 
-    def _optim_columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rate, decay, clip and step number of each slot; an idle slot stands still."""
+    def _optim_columns(self) -> dict[str, Float[Tensor, " P"]]:
+        """Rate, decay, clip and bias corrections of each slot; an idle slot stands still."""
         rows = []
         for held in self._slots:
             if held is None:
-                rows.append((0.0, 0.0, 1.0, 1.0))
+                rows.append((0.0, 0.0, 1.0, 1.0, 1.0))
                 continue
             knobs, total = held.spec.optim, held.spec.plan.epochs * self.steps_per_epoch
             rate = knobs.learning_rate * schedules.multiplier(knobs, held.step, total)
-            rows.append((rate, knobs.weight_decay, knobs.gradient_clip, held.step + 1.0))
+            corrections = optim.corrections(held.step + 1)
+            rows.append((rate, knobs.weight_decay, knobs.gradient_clip, *corrections))
         columns = torch.tensor(rows, dtype=self.arena.dtype, device=self.arena.device)
-        return columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3]
+        names = ("rate", "decay", "limit", "of_mean", "of_square")
+        return {name: columns[:, index] for index, name in enumerate(names)}
 
     def _epoch_ends(self, ended: list[int]) -> list[EpochEnd]:
         """Close the epoch of the slots *ended*; those with a validation due are validated."""
         epochs = {index: self._held(index).step // self.steps_per_epoch for index in ended}
         due = [index for index in ended if _validates(self._held(index).spec, epochs[index])]
-        validated = self.evaluate("validation") if due else []
+        validated = self.evaluate("validation", due)
         ends = []
         for index in ended:
             row = self._training_row(index)

@@ -3,6 +3,8 @@
 P trials, N weights of a trial.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,15 +27,21 @@ class PackAdamW:
         gradient: Float[Tensor, "P N"],
         rate: Float[Tensor, " P"],
         decay: Float[Tensor, " P"],
-        count: Float[Tensor, " P"],
+        of_mean: Float[Tensor, " P"],
+        of_square: Float[Tensor, " P"],
     ) -> None:
-        """One update in place; *count* is the number of each trial's step, from 1."""
+        """One update in place; *of_mean* and *of_square* are each trial's `corrections`."""
         self.mean.lerp_(gradient, 1.0 - _BETA1)
         self.square.mul_(_BETA2).addcmul_(gradient, gradient, value=1.0 - _BETA2)
         arena.mul_(1.0 - (rate * decay)[:, None] * self._decay_mask)
-        scale = (rate / (1.0 - _BETA1**count))[:, None]
-        correction = (1.0 - _BETA2**count).sqrt()[:, None]
-        arena.sub_(scale * self.mean / (self.square.sqrt() / correction + _EPSILON))
+        scale = (rate / of_mean)[:, None]
+        root = self.square.sqrt() / of_square[:, None]
+        arena.sub_(scale * self.mean / (root + _EPSILON))
+
+
+def corrections(count: int) -> tuple[float, float]:
+    """What the first moment and the root of the second are divided by at step *count*, from 1."""
+    return 1.0 - _BETA1**count, math.sqrt(1.0 - _BETA2**count)
 
 
 def clipped(

@@ -15,13 +15,21 @@ from cubeopt.trial import Task, TrialSpec
 CPU = torch.device("cpu")
 SMALL = {
     "lattice_size": [3, 3, 4],
-    "embedding_size": 24,
+    "embedding_size": 32,
     "state_size": 6,
     "lattice_steps": 3,
     "batch_size": 8,
     "distant_links": 2,
     "epochs": 6,
     "learning_rate": 3e-3,
+}
+# Every slot fills whole vectors, so the pack goes through the cube in one pass.
+WHOLE = {
+    **SMALL,
+    "lattice_size": [2, 2, 4],
+    "state_size": 16,
+    "functional_radius": 1.5,
+    "distant_links": 1,
 }
 _SIZES = {"train": 45, "validation": 12, "test": 10}
 
@@ -33,8 +41,8 @@ def dataset() -> Dataset:
     """Rows of low rank and some noise; an answer is a question of the same split."""
     generator = torch.Generator().manual_seed(11)
     count = sum(_SIZES.values())
-    mixed = torch.randn(count, 4, generator=generator) @ torch.randn(4, 24, generator=generator)
-    noisy = mixed + 0.1 * torch.randn(count, 24, generator=generator)
+    mixed = torch.randn(count, 4, generator=generator) @ torch.randn(4, 32, generator=generator)
+    noisy = mixed + 0.1 * torch.randn(count, 32, generator=generator)
     split = torch.cat([torch.full((n,), SPLITS.index(name)) for name, n in _SIZES.items()])
     row = torch.arange(count)
     answer = torch.cat([row[split == code].flip(0) for code in range(len(SPLITS))])
@@ -66,7 +74,8 @@ def spec(**values: object) -> TrialSpec:
 
 def start(feed: Feed, width: int, places: dict[int, TrialSpec]) -> PackRun:
     """A pack with fresh trials in the slots of *places*."""
-    run = PackRun(spec().shape, width, feed, feed.raw.dtype)
+    shape = next(iter(places.values()), spec()).shape
+    run = PackRun(shape, width, feed, feed.raw.dtype)
     for slot, each in places.items():
         run.fill(slot, run.fresh(each))
     return run

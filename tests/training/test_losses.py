@@ -59,10 +59,7 @@ def test_mutual_information_is_nought_for_one_expert_or_for_no_decision(gates):
 
 
 def knobs(*each):
-    column = LossColumn(len(each), torch.device("cpu"), torch.float64)
-    for slot, knob in enumerate(each):
-        column.put(slot, knob)
-    return column
+    return LossColumn(each, torch.device("cpu"), torch.float64)
 
 
 def passage(seed=0):

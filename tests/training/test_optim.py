@@ -16,8 +16,8 @@ def test_each_trial_follows_torch_adamw_with_its_own_rate_decay_and_clip():
     columns = [torch.tensor(values, dtype=torch.float64) for values in (rates, decays, limits)]
     for step, gradient in enumerate(gradients, start=1):
         clipped = optim.clipped(gradient, gradient.norm(dim=1), columns[2])
-        count = torch.full((3,), float(step), dtype=torch.float64)
-        packed.step(arena, clipped, columns[0], columns[1], count)
+        both = [torch.full((3,), each, dtype=torch.float64) for each in optim.corrections(step)]
+        packed.step(arena, clipped, columns[0], columns[1], *both)
     for p in range(3):
         matrix, bias = (torch.nn.Parameter(part.clone()) for part in (start[p, :30], start[p, 30:]))
         reference = torch.optim.AdamW(
