@@ -5,7 +5,6 @@ what it held is leased again, from the last checkpoint, when its leases expire.
 """
 
 import logging
-import re
 import threading
 import time
 import traceback
@@ -13,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,10 +27,11 @@ from cubeopt.errors import CheckpointError, CubeoptError, DataError, LeaseLostEr
 from cubeopt.search import rungs, study
 from cubeopt.service.heartbeat import Heartbeat
 from cubeopt.service.host import CoordinatorHost
+from cubeopt.service.shelf import Shelf
 from cubeopt.settings import Settings
 from cubeopt.training import checkpoint, throughput
 from cubeopt.training.feed import Feed
-from cubeopt.training.loop import EpochEnd, PackRun, TrialState
+from cubeopt.training.loop import EpochEnd, PackRun
 from cubeopt.trial import Task, TrialSpec
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,6 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 30.0
 _IDLE_SECONDS = 0.3  # between two looks into an empty queue
 _RETRY_LIMIT = 2  # times that a run is tried again after an error
-_TOKEN_MARK = re.compile(r"\.t(\d+)")  # in the name of a checkpoint, and of its draft
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,7 @@ class Worker:
     ) -> None:
         self._engine, self._settings, self._options = engine, settings, options
         self._stop, self._tell = stop, tell
+        self._shelf = Shelf(settings.checkpoints_dir, options.provenance)
         self._feeds: dict[tuple[str, Task], Feed] = {}
         self._widths: dict[str, int] = {}
 
@@ -222,7 +221,7 @@ class Worker:
             self._drop(run, held, stale)
             spec = trial.from_flat(claim.spec)
             try:
-                state = self._state(run, claim, spec)
+                state = self._shelf.take(run, claim, spec)
             except CheckpointError as error:
                 self._fail([_Held(claim, spec, claim.epoch)], error)
                 continue
@@ -231,16 +230,6 @@ class Worker:
             epoch = state.step // run.steps_per_epoch
             held[slot] = _Held(claim, spec, epoch)
             self._tell(Event(Happening.STARTED, claim, epoch))
-
-    def _state(self, run: PackRun, claim: Claim, spec: TrialSpec) -> TrialState:
-        """Where the run stands: its last checkpoint, or its first weights."""
-        if claim.checkpoint is None:
-            return run.fresh(spec)
-        folder = self._settings.checkpoints_dir / claim.checkpoint
-        state, facts = checkpoint.load(folder, run.cube.layout)
-        if state.spec != spec or facts.dataset_fingerprint != claim.dataset_fingerprint:
-            raise CheckpointError(f"checkpoint {folder} is of another configuration or dataset")
-        return state
 
     def _report(self, run: PackRun, held: dict[int, _Held], ends: list[EpochEnd]) -> None:
         """Write down the ended epochs in one transaction and act on the verdicts."""
@@ -261,7 +250,7 @@ class Worker:
             each.epoch = written.epoch
             verdict = verdicts[each.claim.run_id]
             if verdict is not Verdict.LOST and written.checkpoint is not None:
-                self._forget_older(written.checkpoint, each.claim.token)
+                self._shelf.forget_older(written.checkpoint, each.claim.token)
             what = Happening.EPOCH if verdict is Verdict.GO_ON else Happening(verdict)
             self._tell(Event(what, each.claim, written.epoch, written.value))
             if verdict is not Verdict.GO_ON:
@@ -278,7 +267,7 @@ class Worker:
         path = None
         due = claim.kind is RunKind.SHORT or end.epoch % each.spec.plan.save_checkpoint_every == 0
         if (due or at_end) and not end.diverged:
-            path = self._save(run, each, end, metrics)
+            path = self._shelf.put(run, each.claim, end, metrics)
         return EpochReport(
             run_id=claim.run_id,
             token=claim.token,
@@ -289,41 +278,6 @@ class Worker:
             diverged=end.diverged,
             test_value=test_value,
         )
-
-    def _save(self, run: PackRun, each: _Held, end: EpochEnd, metrics: Mapping[str, float]) -> str:
-        """Write the checkpoint of this epoch; its path below the checkpoint folder.
-
-        The token in its name keeps the file of a zombie apart from that of its successor.
-        """
-        claim = each.claim
-        folder = Path(claim.study) / f"trial_{claim.trial_number:05d}" / claim.kind
-        path = folder / f"epoch_{end.epoch:05d}.t{claim.token}"
-        checkpoint.save(
-            self._settings.checkpoints_dir / path,
-            run.state(end.slot),
-            run.cube.layout,
-            run.feed,
-            checkpoint.Facts(
-                epoch=end.epoch,
-                pack_width=run.width,
-                dataset_fingerprint=claim.dataset_fingerprint,
-                metrics=checkpoint.finite(metrics),
-                provenance=self._options.provenance,
-            ),
-        )
-        return str(path)
-
-    def _forget_older(self, path: str, token: int) -> None:
-        """Of what this lease and those before it wrote, only the checkpoint just recorded counts.
-
-        What bears a newer token stays: we may have slept since our report, and another worker
-        trains the run.
-        """
-        newest = self._settings.checkpoints_dir / path
-        for folder in newest.parent.iterdir():
-            mark = _TOKEN_MARK.search(folder.name)
-            if folder != newest and mark and int(mark[1]) <= token:
-                checkpoint.remove(folder)
 
     def _refill(self, run: PackRun, held: dict[int, _Held], pack_key: str) -> None:
         """Waiting runs of this shape take the places that have become free."""

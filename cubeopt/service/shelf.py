@@ -1,0 +1,65 @@
+"""Where workers keep the checkpoints of runs: STUDY/trial_00003/full/epoch_00050.t7.
+
+The token of the lease stands in the name: the file of a zombie is not that of its successor.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cubeopt.db.queue import Claim
+from cubeopt.errors import CheckpointError
+from cubeopt.training import checkpoint
+from cubeopt.training.loop import EpochEnd, PackRun, TrialState
+from cubeopt.trial import TrialSpec
+
+_TOKEN_MARK = re.compile(r"\.t(\d+)")  # in the name of a checkpoint, and of its draft
+
+
+class Shelf:
+    """The checkpoints below *folder*, which all workers share."""
+
+    def __init__(self, folder: Path, provenance: Mapping[str, Any]) -> None:
+        self._folder, self._provenance = folder, provenance
+
+    def take(self, run: PackRun, claim: Claim, spec: TrialSpec) -> TrialState:
+        """Where the claimed run stands: its last checkpoint, or its first weights."""
+        if claim.checkpoint is None:
+            return run.fresh(spec)
+        folder = self._folder / claim.checkpoint
+        state, facts = checkpoint.load(folder, run.cube.layout)
+        if state.spec != spec or facts.dataset_fingerprint != claim.dataset_fingerprint:
+            raise CheckpointError(f"checkpoint {folder} is of another configuration or dataset")
+        return state
+
+    def put(self, run: PackRun, claim: Claim, end: EpochEnd, metrics: Mapping[str, float]) -> str:
+        """Write the checkpoint of an epoch; its path below the folder."""
+        parent = Path(claim.study) / f"trial_{claim.trial_number:05d}" / claim.kind
+        path = parent / f"epoch_{end.epoch:05d}.t{claim.token}"
+        checkpoint.save(
+            self._folder / path,
+            run.state(end.slot),
+            run.cube.layout,
+            run.feed,
+            checkpoint.Facts(
+                epoch=end.epoch,
+                pack_width=run.width,
+                dataset_fingerprint=claim.dataset_fingerprint,
+                metrics=checkpoint.finite(metrics),
+                provenance=self._provenance,
+            ),
+        )
+        return str(path)
+
+    def forget_older(self, path: str, token: int) -> None:
+        """Of what this lease and those before it wrote, only the checkpoint just recorded counts.
+
+        What bears a newer token stays: we may have slept since our report, and another worker
+        trains the run.
+        """
+        newest = self._folder / path
+        for folder in newest.parent.iterdir():
+            mark = _TOKEN_MARK.search(folder.name)
+            if folder != newest and mark and int(mark[1]) <= token:
+                checkpoint.remove(folder)
