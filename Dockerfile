@@ -5,7 +5,7 @@ WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
 COPY cubeopt ./cubeopt
 RUN pip install --no-cache-dir . \
-    && useradd --create-home cubeopt \
+    && useradd --uid 1000 --create-home cubeopt \
     && install -d -o cubeopt -g cubeopt /storage
 
 USER cubeopt

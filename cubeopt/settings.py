@@ -6,6 +6,8 @@ from pathlib import Path
 
 import platformdirs
 
+from cubeopt.errors import ConfigError
+
 PACKAGE_DIR = Path(__file__).resolve().parent
 
 
@@ -42,9 +44,10 @@ class Settings:
         return self.storage_dir / "reports"
 
     def dataset_dir(self, dataset: str) -> Path:
-        """The folder of *dataset*: a path that exists, or a name under storage_dir/data."""
-        path = Path(dataset).expanduser()
-        return path.resolve() if path.is_dir() else self.data_dir / dataset
+        """The folder of *dataset*: a path, or without a slash a name under storage_dir/data."""
+        if "/" in dataset or dataset.startswith("~"):
+            return _expanded(dataset, "dataset").resolve()
+        return self.data_dir / dataset
 
 
 def load(storage: str | None = None) -> Settings:
@@ -52,15 +55,32 @@ def load(storage: str | None = None) -> Settings:
     return Settings(
         storage_dir=_storage_dir(),
         database_url=storage or os.environ.get("CUBEOPT_STORAGE") or None,
-        log_level=os.environ.get("CUBEOPT_LOG_LEVEL", "WARNING").upper(),
+        log_level=log_level(),
     )
+
+
+def log_level() -> str:
+    """CUBEOPT_LOG_LEVEL, one of the names that Python's logging knows."""
+    level = os.environ.get("CUBEOPT_LOG_LEVEL", "WARNING").upper()
+    names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    if level not in names:
+        raise ConfigError(f"CUBEOPT_LOG_LEVEL must be one of {', '.join(names)}, got {level!r}")
+    return level
 
 
 def _storage_dir() -> Path:
     """CUBEOPT_HOME, else storage/ of the clone this package runs from, else the user's own."""
     if home := os.environ.get("CUBEOPT_HOME"):
-        return Path(home).expanduser().resolve()
+        return _expanded(home, "CUBEOPT_HOME").resolve()
     clone = PACKAGE_DIR.parent
     if (clone / "pyproject.toml").is_file() and (clone / "storage").is_dir():
         return clone / "storage"
     return Path(platformdirs.user_data_dir("cubeopt", appauthor=False))
+
+
+def _expanded(path: str, what: str) -> Path:
+    """*path* with its ~ replaced by the home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{what}: no home folder is known for {path!r}") from error

@@ -1,24 +1,35 @@
 """`cubeopt data`: look into files of embeddings, make a dataset of them."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cubeopt import settings
 from cubeopt.cli.options import Json
-from cubeopt.cli.printing import facts, print_json, say, table
+from cubeopt.cli.printing import cell, error_console, facts, print_json, say, table
+from cubeopt.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from cubeopt.data.sources import LeftOut
+    from cubeopt.data.unify import BuildReport
+
+_LINES = 20  # about what was left out, at most
+_NAMES = 3  # of files, at most, in one such line
 
 app = typer.Typer(
     help="Look into files of embeddings, make a dataset of them.",
-    epilog="Example: cubeopt data build ~/cache/dialogue_dataset --out storage/data/dialogues",
+    epilog="\b\nExample: cubeopt data build ~/cache/dialogue_dataset --out dialogues",
     no_args_is_help=True,
 )
 Paths = Annotated[
     list[Path] | None, typer.Argument(metavar="PATH...", help="Files, or folders to be searched.")
 ]
 Sample = Annotated[bool, typer.Option("--sample", help="Also the sample that ships with cubeopt.")]
+Width = Annotated[int, typer.Option(min=1, metavar="N", help="Numbers in an embedding.")]
 
 
 class Tasks(StrEnum):
@@ -29,12 +40,12 @@ class Tasks(StrEnum):
     BOTH = "both"
 
 
-@app.command(epilog="Example: cubeopt data inspect ~/cache/dialogue_dataset")
+@app.command(
+    short_help="What each file holds, and what is wrong with it.",
+    epilog="\b\nExample: cubeopt data inspect ~/cache/dialogue_dataset",
+)
 def inspect(
-    paths: Paths = None,
-    sample: Sample = False,
-    width: Annotated[int, typer.Option(min=1, help="Numbers in an embedding.")] = 768,
-    as_json: Json = False,
+    paths: Paths = None, sample: Sample = False, width: Width = 768, as_json: Json = False
 ) -> None:
     """What each file holds: kind, keys, shapes, dtypes, rows, problems. Executes nothing."""
     from cubeopt.data import inspect as inspection
@@ -43,46 +54,65 @@ def inspect(
     if as_json:
         print_json(rows)
         return
-    table(
-        f"{len(rows)} files",
-        ["file", "kind", "keys", "shapes", "dtypes", "rows", "usable", "problems"],
-        [
-            [
-                *(Path(row["path"]).name, row["kind"], ", ".join(row["keys"])),
-                *(_joined(row["shapes"]), _joined(row["dtypes"]), row["rows"]),
-                *(row["usable_rows"], "; ".join(row["problems"]) or "none"),
-            ]
-            for row in rows
-        ],
+    for row in rows:
+        _print_file(row)
+    usable, bad = (
+        sum(row["usable_rows"] for row in rows),
+        sum(bool(row["problems"]) for row in rows),
     )
+    say(f"{len(rows)} files, {usable} usable rows, {bad} files with problems")
 
 
-@app.command(epilog="Example: cubeopt data build --sample --out storage/data/quickstart")
+def _print_file(row: dict[str, Any]) -> None:
+    known = "" if row["rows"] is None else f" of {row['rows']}"
+    say(f"{cell(row['path'])}: {row['kind'] or 'unknown'}, {row['usable_rows']}{known} rows usable")
+    tensors = [
+        f"{name} {'x'.join(map(str, shape))} {row['dtypes'][name]}"
+        for name, shape in row["shapes"].items()
+    ]
+    others = [key for key in row["keys"] if key not in row["shapes"]]
+    if tensors or others:
+        say(f"    {cell(', '.join([*tensors, *others]))}")
+    for problem in row["problems"]:
+        say(f"    problem: {cell(problem)}")
+
+
+@app.command(
+    short_help="Unify files into one dataset folder.",
+    epilog="\b\nExample: cubeopt data build --sample --out quickstart",
+)
 def build(
     paths: Paths = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="The dataset's folder, or a name below data/ in the storage."),
-    ] = None,
-    task: Annotated[Tasks, typer.Option(help="What the cube shall be asked.")] = Tasks.BOTH,
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="The dataset's folder; a name without a slash is one below data/ in the storage.",
+        ),
+    ] = "",
+    task: Annotated[
+        Tasks, typer.Option(metavar="TASK", help="What to ask: answer, reconstruct or both.")
+    ] = Tasks.BOTH,
     sample: Sample = False,
-    width: Annotated[int, typer.Option(min=1, help="Numbers in an embedding.")] = 768,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
+    width: Width = 768,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the split.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Unify files into one dataset folder, split by group, with a manifest and a fingerprint."""
-    if out is None:
-        raise typer.BadParameter("give --out DIR: the folder of the dataset")
+    """Unify files into one dataset folder, split by group, with a manifest and a fingerprint.
+
+    Studies and configurations name the dataset as --out does.
+    """
+    if not out:
+        raise InputError("give --out DIR: the folder of the dataset, or its name")
+    chosen, folder = _paths(paths, sample), settings.load().dataset_dir(out)
     from rich.progress import Progress
 
-    from cubeopt.cli.printing import error_console
     from cubeopt.data import unify
     from cubeopt.trial import Task
 
     tasks = list(Task) if task is Tasks.BOTH else [Task(task)]
-    named = out.parent == Path() and not out.exists()
-    folder = settings.load().data_dir / out if named else out
-    with Progress(console=error_console(), transient=True) as progress:
+    console = error_console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bars = {}
 
         def show(what: str, done: int, total: int) -> None:
@@ -90,10 +120,14 @@ def build(
                 bars[what] = progress.add_task(what, total=total)
             progress.update(bars[what], completed=done)
 
-        report = unify.build(_paths(paths, sample), folder, tasks, width, seed, progress=show)
+        report = unify.build(chosen, folder, tasks, width, seed, progress=show)
     if as_json:
         print_json(report.as_json())
-        return
+    else:
+        _print_report(report)
+
+
+def _print_report(report: "BuildReport") -> None:
     facts(
         {
             "dataset": report.folder,
@@ -108,9 +142,28 @@ def build(
         ["task", "train", "validation", "test"],
         [[name, *counts.values()] for name, counts in report.counts.items()],
     )
-    for each in report.left_out:
-        count = "" if each.rows is None else f" ({each.rows} rows)"
-        say(f"left out: {each.path}: {each.reason}{count}")
+    lines = _left_out(report.left_out)
+    for line in lines[:_LINES]:
+        say(f"left out: {cell(line)}")
+    if len(lines) > _LINES:
+        say(f"left out: and {len(lines) - _LINES} lines more; manifest.json has them all")
+
+
+def _left_out(rows: "Sequence[LeftOut]") -> list[str]:
+    """A line for each thing left out or, when these are too many, for each reason."""
+    groups: dict[object, list[LeftOut]] = defaultdict(list)
+    for row in rows:
+        groups[row.reason if len(rows) > _LINES else row].append(row)
+    return [_left_out_line(group) for group in groups.values()]
+
+
+def _left_out_line(group: "Sequence[LeftOut]") -> str:
+    files = list(dict.fromkeys(str(row.path) for row in group))
+    named = ", ".join(files[:_NAMES])
+    more = f" and {len(files) - _NAMES} more files" if len(files) > _NAMES else ""
+    count = sum(row.rows or 0 for row in group)
+    counted = f" ({count} rows)" if count else ""
+    return f"{group[0].reason}{counted}: {named}{more}"
 
 
 def _paths(paths: list[Path] | None, sample: bool) -> list[Path]:
@@ -118,9 +171,8 @@ def _paths(paths: list[Path] | None, sample: bool) -> list[Path]:
 
     chosen = list(paths or []) + ([sources.sample_dir()] if sample else [])
     if not chosen:
-        raise typer.BadParameter("give PATH... or --sample")
+        raise InputError("give PATH... or --sample")
+    for path in chosen:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
     return chosen
-
-
-def _joined(values: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())

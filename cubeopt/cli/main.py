@@ -1,26 +1,30 @@
 """The `cubeopt` command and the errors it shows."""
 
+import io
 import logging
 import os
+import re
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-import click
 import typer
 
-from cubeopt import __version__
+from cubeopt import __version__, settings
 from cubeopt.cli import data, database, service, study
-from cubeopt.errors import CubeoptError
+from cubeopt.errors import CubeoptError, InputError
 
-_INTERRUPTED = 130  # what a shell expects after Ctrl-C
+logger = logging.getLogger(__name__)
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^\s]*@")  # of an address that stands in the wrong place
 
 app = typer.Typer(
     name="cubeopt",
     help="Search the hyperparameters of small 3D-lattice networks, many trials to a pack.",
-    epilog="Example: cubeopt study create studies/quickstart.yaml && cubeopt worker --cpu",
+    epilog="\b\nExample: cubeopt study create studies/quickstart.yaml && cubeopt worker --cpu",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: quick, and the same on a terminal, in a pipe, in a log
 )
 app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
@@ -28,37 +32,65 @@ app.add_typer(database.app, name="db")
 service.add_to(app)
 
 
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"cubeopt {__version__}")
         raise typer.Exit
 
 
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_print_version,
+            help="Print the version and leave.",
+        ),
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
 def main() -> None:
-    """Run a command; a CubeoptError is one line on stderr and its exit code."""
+    """Run a command; what a person can do something about is one line on stderr and a code."""
     # Spinning threads starve their neighbours on a busy machine; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    logging.basicConfig(
-        level=os.environ.get("CUBEOPT_LOG_LEVEL", "WARNING").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold any bytes
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(standalone_mode=False)
+        logging.basicConfig(
+            level=settings.log_level(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        code = app(prog_name="cubeopt", standalone_mode=False)
     except CubeoptError as error:
-        print(f"cubeopt: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        print("cubeopt: interrupted", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _leave(str(error), error)
+    except typer.TyperException as error:
+        _leave_usage(error)
+    except UnicodeEncodeError as error:
+        _leave(f"{error.object!r} is not UTF-8 text", InputError())
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _leave(f"{where}{error.strerror or error}", error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave(text: str, error: Exception) -> NoReturn:
+    logger.debug("the error in full", exc_info=error)
+    line = " ".join(_PASSWORD.sub(r"\1:***@", text).splitlines())
+    print(f"cubeopt: {line}", file=sys.stderr)
+    sys.exit(getattr(error, "exit_code", 1))
+
+
+def _leave_usage(error: typer.TyperException) -> NoReturn:
+    """What is wrong with the command line, and where to read how it is right."""
+    text = error.format_message().replace("Value error, ", "")  # pydantic's word
+    if text.startswith("Usage: "):  # a group of commands without a command
+        print(text, file=sys.stderr)
+        sys.exit(error.exit_code)
+    context: typer.Context | None = getattr(error, "ctx", None)
+    command = context.command_path if context else app.info.name
+    _leave(f"{text.rstrip('.')}; see '{command} --help'", error)

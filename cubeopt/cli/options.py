@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""What several commands share: options, the storage, how they are stopped."""
 
 import os
 import signal
@@ -7,9 +7,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cubeopt.cli.printing import error_console
+from cubeopt.errors import InputError
+from cubeopt.settings import Settings
+
+if TYPE_CHECKING:
+    from cubeopt.db.engine import Engine
 
 Storage = Annotated[
     str | None,
@@ -30,7 +37,19 @@ Cpu = Annotated[bool, typer.Option("--cpu", help="Train on the CPU, in one threa
 def check_device(gpu: int | None, cpu: bool) -> None:
     """Exactly one of the two must be given."""
     if (gpu is None) == (not cpu):
-        raise typer.BadParameter("give either --gpu N or --cpu")
+        raise InputError("give either --gpu N or --cpu")
+
+
+@contextmanager
+def connected(loaded: Settings) -> Iterator["Engine"]:
+    """The storage, its schema at the newest revision; closed at the end."""
+    from cubeopt.db import engine
+
+    opened = engine.connect(loaded)
+    try:
+        yield opened
+    finally:
+        opened.dispose()
 
 
 @contextmanager
@@ -40,6 +59,7 @@ def stopping() -> Iterator[threading.Event]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
+            error_console().show_cursor()  # a progress bar has hidden it
             os._exit(128 + number)
         stop.set()
         print("cubeopt: stopping (once more to leave at once)", file=sys.stderr)

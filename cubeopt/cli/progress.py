@@ -150,15 +150,13 @@ class TrainScreen:
         )
         if trained.metrics is None:
             return
-        shown = {
-            name.removeprefix("validation/"): value
-            for name, value in trained.metrics.items()
-            if name in ("validation/fvu", "validation/cosine")
-            or name.startswith("validation/usage/")
-        }
-        line = "  ".join(
-            f"{name} {number(value)}" for name, value in shown.items() if value is not None
-        )
-        self._console.print(
-            f"epoch {trained.epoch}: {facts}  {line}", markup=False, highlight=False, soft_wrap=True
-        )
+        usage = "validation/usage/"
+        parts = [f"epoch {trained.epoch}:", f"loss {trained.loss:.4f}"]
+        for name, value in trained.metrics.items():
+            if value is None:
+                continue
+            if name in ("validation/fvu", "validation/cosine"):
+                parts.append(f"{name.removeprefix('validation/')} {value:.4f}")
+            elif name.startswith(usage):
+                parts.append(f"{name.removeprefix(usage)} {value:4.1f}%")
+        self._console.print("  ".join(parts), markup=False, highlight=False, soft_wrap=True)

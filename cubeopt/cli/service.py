@@ -1,6 +1,7 @@
 """The long-running commands: worker, coordinator, train, dashboard."""
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cubeopt import settings
-from cubeopt.cli.options import Cpu, Gpu, Json, Storage, check_device, stopping
+from cubeopt.cli.options import Cpu, Gpu, Json, Storage, check_device, connected, stopping
 from cubeopt.cli.printing import error_console, number, print_json, say
+from cubeopt.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -21,21 +23,30 @@ _STANDBY_SECONDS = 1.0
 
 def add_to(app: typer.Typer) -> None:
     """Put the commands on the top level of *app*."""
-    app.command(epilog="Example: cubeopt worker --gpu 0 --study cube8 --until-done")(worker)
-    app.command(epilog="Example: cubeopt coordinator --storage postgresql://db.lab/cubeopt")(
-        coordinator
-    )
     app.command(
-        epilog="Example: cubeopt train --config config/main_config.yaml "
-        "--experiment-name first_8x8x8_training --gpu 0"
+        short_help="Train the trials of studies.",
+        epilog="\b\nExample: cubeopt worker --gpu 0 --study cube8 --until-done",
+    )(worker)
+    app.command(
+        short_help="Ask for trials, promote, take back lost leases.",
+        epilog="\b\nExample: cubeopt coordinator --storage postgresql://db.lab/cubeopt",
+    )(coordinator)
+    app.command(
+        short_help="Train one configuration to its last epoch.",
+        epilog="\b\nExample: cubeopt train --config best.yaml --experiment-name again --gpu 0",
     )(train)
-    app.command(epilog="Example: cubeopt dashboard --port 8080")(dashboard)
+    app.command(
+        short_help="Serve the Optuna dashboard.",
+        epilog="\b\nExample: cubeopt dashboard --port 8080",
+    )(dashboard)
 
 
 def worker(
     gpu: Gpu = None,
     cpu: Cpu = False,
-    study: Annotated[str | None, typer.Option(help="Only trials of this study.")] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only trials of this study.")
+    ] = None,
     pack: Annotated[
         str, typer.Option(metavar="N|auto", help="Trials trained side by side; auto measures.")
     ] = "auto",
@@ -44,9 +55,16 @@ def worker(
     ] = False,
     lease: Annotated[
         float,
-        typer.Option(min=1.0, help="Seconds of silence after which others take over the trials."),
+        typer.Option(
+            min=1.0,
+            max=86400.0,
+            metavar="SECONDS",
+            help="Of silence, after which others take over the trials.",
+        ),
     ] = 30.0,
-    name: Annotated[str | None, typer.Option(help="Of this worker; else HOST-PID.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of this worker; else HOST-PID.")
+    ] = None,
     storage: Storage = None,
 ) -> None:
     """Train the trials of studies: claim packs, report each epoch, obey the rungs.
@@ -55,31 +73,32 @@ def worker(
     """
     check_device(gpu, cpu)
     width = _pack(pack)
-    from cubeopt.training import device as devices
+    with stopping() as stop:
+        from cubeopt.training import device as devices
 
-    chosen = devices.prepare(gpu)
-    from cubeopt.cli.progress import WorkerScreen
-    from cubeopt.db import engine
-    from cubeopt.service.worker import Options, Worker
+        chosen = devices.prepare(gpu)
+        from cubeopt.cli.progress import WorkerScreen
+        from cubeopt.service.worker import Options, Worker
 
-    loaded = settings.load(storage)
-    connected = engine.connect(loaded)
-    host, pid = socket.gethostname(), os.getpid()
-    options = Options(
-        name=name or f"{host}-{pid}",
-        host=host,
-        pid=pid,
-        device=chosen,
-        device_name=devices.describe(chosen),
-        provenance=_provenance(chosen),
-        study=study,
-        pack=width,
-        until_done=until_done,
-        lease_seconds=lease,
-    )
-    with stopping() as stop, WorkerScreen(error_console(), connected, study) as screen:
-        Worker(connected, loaded, options, stop, screen.tell).run()
-    connected.dispose()
+        host, pid = socket.gethostname(), os.getpid()
+        options = Options(
+            name=name or f"{host}-{pid}",
+            host=host,
+            pid=pid,
+            device=chosen,
+            device_name=devices.describe(chosen),
+            provenance=_provenance(chosen),
+            study=study,
+            pack=width,
+            until_done=until_done,
+            lease_seconds=lease,
+        )
+        loaded = settings.load(storage)
+        with (
+            connected(loaded) as engine,
+            WorkerScreen(error_console(), engine, study) as screen,
+        ):
+            Worker(engine, loaded, options, stop, screen.tell).run()
     say(screen.farewell())
 
 
@@ -93,18 +112,16 @@ def coordinator(
 
     One leads a database; another one stands by and takes over when it dies.
     """
-    from cubeopt.db import engine
-    from cubeopt.service import coordinator as service
-
-    connected = engine.connect(settings.load(storage))
     with stopping() as stop:
         if hosted:
             threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
-        while not stop.is_set():
-            if service.coordinate(connected, stop) or hosted:
-                break
-            stop.wait(_STANDBY_SECONDS)
-    connected.dispose()
+        from cubeopt.service import coordinator as service
+
+        with connected(settings.load(storage)) as engine:
+            while not stop.is_set():
+                if service.coordinate(engine, stop) or hosted:
+                    break
+                stop.wait(_STANDBY_SECONDS)
 
 
 def train(
@@ -113,7 +130,12 @@ def train(
     ],
     name: Annotated[
         str,
-        typer.Option("--experiment-name", "--experiment_name", help="Its folder in experiments/."),
+        typer.Option(
+            "--experiment-name",
+            "--experiment_name",
+            metavar="NAME",
+            help="Its folder in experiments/ of the storage.",
+        ),
     ],
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest checkpoint.")
@@ -131,6 +153,10 @@ def train(
     there to the same numbers.
     """
     check_device(gpu, cpu or gpu is None)
+    _check_name(name)
+    from cubeopt.search import configuration
+
+    configuration.read_training(config)  # so that a mistake in it shows before torch is loaded
     from cubeopt.training import device as devices
 
     chosen = devices.prepare(gpu)
@@ -153,23 +179,23 @@ def train(
 
 
 def dashboard(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="To listen on.")] = 8080,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond loopback anyone who reaches it looks.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="To listen on; whoever reaches it sees all studies, without a password.",
+        ),
     ] = "127.0.0.1",
     storage: Storage = None,
 ) -> None:
     """Serve the Optuna dashboard over the storage, on this machine only, until Ctrl-C."""
-    from cubeopt.db import engine
+    from cubeopt.db.engine import optuna_url
     from cubeopt.report import dashboard as served
 
-    connected = engine.connect(settings.load(storage))
-    served.serve(
-        engine.optuna_url(connected),
-        host,
-        port,
-        lambda url: say(f"dashboard at {url} (Ctrl-C to stop)"),
-    )
+    with connected(settings.load(storage)) as engine:
+        url = optuna_url(engine)
+    served.serve(url, host, port, lambda at: say(f"dashboard at {at} (Ctrl-C to stop)"))
 
 
 def _pack(text: str) -> int | None:
@@ -177,12 +203,23 @@ def _pack(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 4096:
-        raise typer.BadParameter(f"--pack takes a number from 1 to 4096, or auto; got {text!r}")
+        raise InputError(f"--pack takes a number from 1 to 4096, or auto; got {text!r}")
     return int(text)
 
 
+def _check_name(name: str) -> None:
+    """An experiment's name is that of a folder."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is None:
+        raise InputError(
+            "--experiment-name takes up to 100 letters, digits, dots, dashes and underscores, "
+            f"beginning with a letter or digit; got {name!r}"
+        )
+
+
 def _stop_at_end_of_input(stop: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock, held by a daemon thread, is fatal when Python ends first.
+    while os.read(0, 1024):
+        pass
     stop.set()
 
 

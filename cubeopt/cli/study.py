@@ -1,30 +1,36 @@
 """`cubeopt study`: create studies, look at them, take the winner out."""
 
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cubeopt import settings
-from cubeopt.cli.options import Json, Storage
-from cubeopt.cli.printing import facts, print_json, say, table
+from cubeopt.cli.options import Json, Storage, connected
+from cubeopt.cli.printing import cell, facts, print_json, say, table
+from cubeopt.errors import StudyError
 
 if TYPE_CHECKING:
     from cubeopt.report.summary import Records, Summary
 
 app = typer.Typer(
     help="Create studies, look at them, take the winner out.",
-    epilog="Example: cubeopt study create studies/quickstart.yaml",
+    epilog="\b\nExample: cubeopt study create studies/quickstart.yaml",
     no_args_is_help=True,
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The study's name.")]
 
 
-@app.command(epilog="Example: cubeopt study create studies/cube8.yaml --name cube8-monday")
+@app.command(
+    short_help="Put a study into the storage.",
+    epilog="\b\nExample: cubeopt study create studies/cube8.yaml --name cube8-monday",
+)
 def create(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A study file (YAML).")],
-    name: Annotated[str | None, typer.Option(help="Instead of the name in the file.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Instead of the name in the file.")
+    ] = None,
     exist_ok: Annotated[
         bool, typer.Option("--exist-ok", help="Fine if it exists, made from the same file.")
     ] = False,
@@ -32,19 +38,23 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Put the study in FILE into the storage; workers start on it at once."""
-    from cubeopt.db import engine
     from cubeopt.search import study
 
     spec = study.load(file, name)
     loaded = settings.load(storage)
-    connected = engine.connect(loaded)
-    # torch is loaded only here, after the file has been found good.
-    from cubeopt.service import studies
+    with connected(loaded) as engine:
+        # torch is loaded only here, after the file has been found good.
+        from cubeopt.service import studies
 
-    record = studies.existing(connected, spec) if exist_ok else None
-    made = record is None
-    if record is None:
-        record = studies.create(connected, loaded, spec)
+        record = studies.existing(engine, spec)
+        if record is not None and not exist_ok:
+            raise StudyError(
+                f"a study {spec.name!r} exists already, made from an equal file; give this one "
+                "another name with --name, or accept that one with --exist-ok"
+            )
+        made = record is None
+        if record is None:
+            record = studies.create(engine, loaded, spec)
     row = {
         "name": record.name,
         "created": made,
@@ -59,49 +69,51 @@ def create(
         say("next: cubeopt worker --gpu 0   (or --cpu)")
 
 
-@app.command("list", epilog="Example: cubeopt study list --json")
+@app.command("list", epilog="\b\nExample: cubeopt study list --json")
 def list_(storage: Storage = None, as_json: Json = False) -> None:
     """All studies, with what became of their trials."""
-    from cubeopt.db import engine, records
+    from cubeopt.db import records
     from cubeopt.report import summary
 
-    connected = engine.connect(settings.load(storage))
     rows: list[dict[str, Any]] = []
-    for record in records.studies(connected):
-        short = summary.summarize(
-            record, records.trials(connected, record.id), records.runs(connected, record.id)
-        )
-        rows.append(
-            {
-                "name": short.name,
-                "state": short.state,
-                "trials": short.trials,
-                "metric": short.metric,
-                "best": short.best.value if short.best else None,
-                "created": short.created,
-            }
-        )
+    with connected(settings.load(storage)) as engine:
+        for record in records.studies(engine):
+            short = summary.summarize(
+                record, records.trials(engine, record.id), records.runs(engine, record.id)
+            )
+            rows.append(
+                {
+                    "name": short.name,
+                    "state": short.state,
+                    "trials": short.trials,
+                    "budget": record.spec["budget"]["trials"],
+                    "metric": short.metric,
+                    "best": short.best.value if short.best else None,
+                    "created": short.created,
+                }
+            )
     if as_json:
         print_json(rows)
-        return
-    if not rows:
+    elif rows:
+        table(
+            "studies",
+            ["name", "state", "ended", "failed", "metric", "best", "created"],
+            [_listed(row) for row in rows],
+        )
+    else:
         say("no studies yet; make one with: cubeopt study create studies/quickstart.yaml")
-        return
-    columns = ["name", "state", *rows[0]["trials"], "metric", "best", "created"]
-    table(
-        "studies",
-        columns,
-        [
-            [
-                *(row["name"], row["state"], *row["trials"].values(), row["metric"]),
-                *(row["best"], row["created"][:16].replace("T", " ")),
-            ]
-            for row in rows
-        ],
-    )
 
 
-@app.command(epilog="Example: cubeopt study show quickstart")
+def _listed(row: dict[str, Any]) -> list[Any]:
+    trials = row["trials"]
+    ended = trials["complete"] + trials["pruned"] + trials["failed"]
+    return [
+        *(row["name"], row["state"], f"{ended} of {row['budget']}", trials["failed"]),
+        *(row["metric"], row["best"], row["created"][:16].replace("T", " ")),
+    ]
+
+
+@app.command(epilog="\b\nExample: cubeopt study show quickstart")
 def show(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     """The trials of a study, and its best run beside the baselines."""
     from cubeopt.report import summary
@@ -118,12 +130,20 @@ def show(name: Name, storage: Storage = None, as_json: Json = False) -> None:
         say(f"warning: {warning}")
 
 
-@app.command(epilog="Example: cubeopt study export quickstart -o best.yaml")
+@app.command(
+    short_help="Write the best run's configuration as YAML.",
+    epilog="\b\nExample: cubeopt study export quickstart -o best.yaml",
+)
 def export(
     name: Name,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The file; else exports/NAME.yaml in the storage."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The file; else exports/NAME.yaml in the storage.",
+        ),
     ] = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -149,12 +169,17 @@ def export(
     facts(row, as_json)
 
 
-@app.command(epilog="Example: cubeopt study figure quickstart")
+@app.command(
+    short_help="Draw a study as a page (HTML) and a picture (PNG).",
+    epilog="\b\nExample: cubeopt study figure quickstart",
+)
 def figure(
     name: Name,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The folder; else reports/ in the storage."),
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="The folder; else reports/ in the storage."
+        ),
     ] = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -178,36 +203,36 @@ def figure(
 
 
 def _load(name: str, storage: str | None) -> "Records":
-    from cubeopt.db import engine
     from cubeopt.report import summary
 
-    connected = engine.connect(settings.load(storage))
-    found = summary.load(connected, name)
-    connected.dispose()
-    return found
+    with connected(settings.load(storage)) as engine:
+        return summary.load(engine, name)
 
 
 def _print_trials(found: "Records", short: "Summary") -> None:
     from cubeopt.report import summary
 
-    counted = ", ".join(f"{count} {state}" for state, count in short.trials.items() if count)
     say(f"study {short.name}: {short.state}" + _because(short.state_reason))
-    rows_of = short.dataset
+    data = short.dataset
     say(
-        f"dataset {rows_of['name']} ({rows_of['fingerprint'][:12]}): "
-        f"{rows_of['train_rows']} train, {rows_of['validation_rows']} validation, {rows_of['test_rows']} test rows"
+        f"dataset {data['name']} ({data['fingerprint'][:12]}): {data['train_rows']} train, "
+        f"{data['validation_rows']} validation, {data['test_rows']} test rows"
     )
     rows = summary.trial_rows(found.trials, found.runs, found.attempts)
     if not rows:
         say("no trials yet; start a worker with: cubeopt worker --gpu 0   (or --cpu)")
         return
-    hidden = {"test_value"}
-    columns = [key for key in rows[0] if key not in hidden]
-    titles = {"number": "trial", "value": short.metric}
+    titles = {"number": "trial", "kind": "run", "state": "state", "epoch": "epoch"}
+    titles["value"] = short.metric
+    if any(row["attempts"] > 1 for row in rows):
+        titles["attempts"] = "attempts"
+    searched = _in_order(found.trials[0].params)
+    counted = ", ".join(f"{count} {state}" for state, count in short.trials.items() if count)
     table(
         f"trials: {counted}",
-        [titles.get(key, key) for key in columns],
-        [[row.get(key) for key in columns] for row in rows],
+        [*titles.values(), *searched],
+        [[row[key] for key in (*titles, *searched)] for row in rows],
+        expendable=len(searched),
     )
 
 
@@ -218,23 +243,30 @@ def _because(reason: str | None) -> str:
 def _print_best(short: "Summary") -> None:
     """The winner beside the baselines, on the same validation split."""
     rows: list[list[Any]] = []
-    if short.best is not None:
-        best = asdict(short.best)
-        label = f"trial {best['trial']}, {best['kind']} run of {best['epochs']} epochs"
-        rows.append([f"best: {label}", best["value"], best["test_value"]])
+    best, baselines = short.best, short.baselines
+    if best is not None:
+        label = f"best: trial {best.trial}, {best.kind} run of {best.epochs} epochs"
+        rows.append([label, best.value, best.test_value])
     names = {
         "mean": "predict the mean",
         "identity": "copy the input",
-        "pca": f"PCA-{short.baselines['pca_width']}",
+        "pca": f"PCA to {baselines['pca_width']} numbers",
     }
-    rows += [
-        [label, short.baselines[key], None]
-        for key, label in names.items()
-        if short.baselines[key] is not None
-    ]
+    rows += [[label, baselines[key], None] for key, label in names.items()]
     arrow = "lower" if short.direction == "minimize" else "higher"
     table(
         f"{short.metric} ({arrow} is better)",
         ["", "validation", "test"],
-        rows,
+        [row for row in rows if row[1] is not None],
     )
+    if best is not None:
+        values = [f"{name} {cell(best.params[name])}" for name in _in_order(best.params)]
+        say(f"the best trial's values: {', '.join(values)}")
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """*names* as configurations order them; the database does not keep the order of a file."""
+    from cubeopt.trial import TrialSpec
+
+    known = list(TrialSpec().flat())
+    return sorted(names, key=known.index)

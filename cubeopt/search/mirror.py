@@ -15,6 +15,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from cubeopt.db import engine
 from cubeopt.errors import StorageError, StudyError
 from cubeopt.search.samplers import sampler
 from cubeopt.search.study import StudySpec
@@ -95,10 +96,15 @@ def translated() -> Iterator[None]:
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Optuna's tables in the database at *url*, created when they are not there."""
+    """Optuna's tables in the database at *url*, created when they are not there.
+
+    Raises StorageError when PostgreSQL cannot be reached.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    return RDBStorage(url)
+    # While it opens, Optuna lets errors of SQLAlchemy through.
+    with engine.translated("Optuna's tables"), translated():
+        return RDBStorage(url)
 
 
 def create(url: str, spec: StudySpec) -> None:

@@ -1,0 +1,223 @@
+"""Studies through the command line: made, looked at, exported, and every way to get it wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Cli = Callable[..., Any]
+SEARCHED = (
+    *("state_size", "lattice_steps", "reconstruction_weight", "similarity_weight"),
+    *("diversity_weight", "emergence_weight", "learning_rate"),
+)
+
+
+def test_a_study_is_created_once_and_accepted_again_on_request(
+    cli: Cli, home: Path, study_file: Path
+) -> None:
+    made = cli("study", "create", study_file, "--json").json
+    assert (made["name"], made["created"], made["state"], made["trials"]) == (
+        *("tiny", True, "running", 6),
+    )
+    again = cli("study", "create", study_file)
+    assert (again.code, again.out, again.err.count("\n")) == (2, "", 1)
+    assert "'tiny' exists already" in again.err
+    assert "--exist-ok" in again.err
+    accepted = cli("study", "create", study_file, "--exist-ok", "--json")
+    assert accepted.json == {**made, "created": False}
+    other = cli("study", "create", study_file, "--name", "other")
+    assert (other.code, other.out.splitlines()[0]) == (0, "name                 other")
+    assert [row["name"] for row in cli("study", "list", "--json").json] == ["tiny", "other"]
+
+
+def test_another_file_under_the_same_name_is_refused(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any]
+) -> None:
+    assert cli("study", "create", study_file).code == 0
+    study_file.write_text(yaml.safe_dump({**tiny_study, "budget": {"trials": 7}}))
+    for option in ([], ["--exist-ok"]):
+        ran = cli("study", "create", study_file, *option)
+        assert ran.code == 2
+        assert "from another file" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"serch": {}}, "unknown key 'serch'; did you mean 'search'?"),
+        ({"search": {}}, "search: "),
+        ({"search": {"learning_rat": {"low": 0.1, "high": 1.0}}}, "did you mean 'learning_rate'"),
+        ({"search": {"learning_rate": {"low": 1.0, "high": 0.1}}}, "learning_rate: empty range"),
+        ({"search": {"learning_rate": {"low": "a", "high": 1.0}}}, "search.learning_rate.low: "),
+        ({"search": {"learning_rate": 3}}, "search.learning_rate: "),
+        ({"search": {"state_size": {"choices": [4]}}}, "search.state_size: choices need at least"),
+        ({"base": {"epochs": "ten"}}, "base: epochs: Input should be a valid integer (got 'ten')"),
+        ({"base": {"epochz": 3}}, "base: unknown key 'epochz'; did you mean 'epochs'?"),
+        ({"budget": {"trials": 0}}, "budget.trials: Input should be greater than or equal to 1"),
+        ({"name": "../x"}, "name: String should match pattern"),
+    ],
+)
+def test_a_mistake_in_a_study_file_is_one_line_naming_file_key_and_rule(
+    cli: Cli,
+    home: Path,
+    study_file: Path,
+    tiny_study: dict[str, Any],
+    change: dict[str, Any],
+    said: str,
+) -> None:
+    study_file.write_text(yaml.safe_dump({**tiny_study, **change}))
+    ran = cli("study", "create", study_file)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"cubeopt: {study_file}: ")
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name: [1\n", "line 2"),
+        (b"", "expected a mapping"),
+        (b"- a\n", "expected a mapping"),
+        (b"\xff\xfe", "it is not UTF-8 text"),
+        (b"name: a\nname: b\n", "line 2 key 'name' stands there twice"),
+        (b"!!python/object/apply:os.abort []\n", "could not determine a constructor"),
+        (None, "No such file or directory"),
+        ("folder", "Is a directory"),
+    ],
+)
+def test_a_file_that_is_no_study_is_one_line(
+    cli: Cli, home: Path, tmp_path: Path, content: bytes | str | None, said: str
+) -> None:
+    file = tmp_path / "study.yaml"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        file.mkdir()
+    ran = cli("study", "create", file)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert str(file) in ran.err
+    assert said in ran.err
+
+
+def test_a_study_without_its_dataset_says_how_to_make_it(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any]
+) -> None:
+    tiny_study["base"]["dataset"] = "nowhere"
+    study_file.write_text(yaml.safe_dump(tiny_study))
+    ran = cli("study", "create", study_file)
+    assert ran.code == 2
+    assert "cubeopt data build" in ran.err
+    assert cli("study", "list", "--json").json == []
+
+
+@pytest.mark.parametrize("command", ["show", "export", "figure"])
+def test_an_unknown_study_is_one_line_with_a_guess(cli: Cli, finished: Any, command: str) -> None:
+    ran = cli("study", command, "tinny")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "cubeopt: there is no study named 'tinny'; did you mean 'tiny'?\n"
+
+
+def test_before_any_trial_show_says_what_to_do_and_export_refuses(
+    cli: Cli, home: Path, study_file: Path
+) -> None:
+    assert cli("study", "list").out.startswith("no studies yet")
+    cli("study", "create", study_file)
+    shown = cli("study", "show", "tiny")
+    assert shown.code == 0
+    assert "no trials yet; start a worker with: cubeopt worker" in shown.out
+    assert "predict the mean" in shown.out
+    ran = cli("study", "export", "tiny")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "no trial has completed yet" in ran.err
+    assert not (home / "exports").exists()
+
+
+def test_show_as_json_has_the_promised_keys(cli: Cli, finished: Any) -> None:
+    shown = cli("study", "show", "tiny", "--json").json
+    assert {"name", "state", "trials", "promotions", "best", "metric", "baselines"} <= set(shown)
+    assert (shown["name"], shown["state"], shown["metric"]) == ("tiny", "complete", "fvu")
+    assert list(shown["trials"]) == ["waiting", "running", "complete", "pruned", "failed"]
+    assert sum(shown["trials"].values()) == 5
+    (promoted,) = shown["promotions"]
+    assert {"trial", "state", "epochs", "value"} <= set(promoted)
+    assert (promoted["state"], promoted["epochs"]) == ("complete", 4)
+    assert {"trial", "value", "test_value", "params"} <= set(shown["best"])
+    assert set(shown["best"]["params"]) == set(SEARCHED)
+    assert shown["best"]["value"] == promoted["value"]
+    assert set(shown["baselines"]) == {"mean", "identity", "pca", "pca_width"}
+    assert (shown["baselines"]["identity"], shown["baselines"]["pca_width"]) == (None, 4)
+    assert {"fingerprint", "train_rows", "validation_rows", "test_rows"} <= set(shown["dataset"])
+
+
+@pytest.mark.parametrize("columns", ["80", "200", None])
+def test_show_has_a_line_for_each_run_at_any_width(
+    cli: Cli, finished: Any, monkeypatch: pytest.MonkeyPatch, columns: str | None
+) -> None:
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    shown = cli("study", "show", "tiny").out.splitlines()
+    table = shown[2 : next(at for at, line in enumerate(shown) if line.startswith("fvu ("))]
+    runs = [line.split() for line in table if line.split()[1] in ("short", "full")]
+    assert [run[0] for run in runs if run[1] == "short"] == ["0", "1", "2", "3", "4"]
+    assert [run[1] for run in runs].count("full") == 1
+    note = [line for line in table if line.startswith("not shown in 80 columns: ")]
+    left_out = [name for name in SEARCHED if note and name in note[0]]
+    assert bool(left_out) == (columns == "80")
+    assert {len(run) for run in runs} == {5 + len(SEARCHED) - len(left_out)}
+    if columns == "80":
+        assert max(len(line.rstrip()) for line in table if line not in note) <= 80
+    best = next(line for line in shown if line.startswith("the best trial's values: "))
+    assert all(f"{name} " in best for name in SEARCHED)
+
+
+def test_show_puts_the_baselines_beside_the_best(cli: Cli, finished: Any) -> None:
+    shown = cli("study", "show", "tiny").out
+    facts = cli("study", "show", "tiny", "--json").json
+    assert "fvu (lower is better)" in shown
+    (best,) = (line for line in shown.splitlines() if line.startswith("best: trial "))
+    assert f"{facts['best']['test_value']:.4f}" in best
+    assert "PCA to 4 numbers" in shown
+    assert "copy the input" not in shown  # says nothing where the input is the target
+
+
+def test_list_counts_what_has_ended(cli: Cli, finished: Any) -> None:
+    header, row = cli("study", "list").out.splitlines()[1:]
+    assert header.split() == ["name", "state", "ended", "failed", "metric", "best", "created"]
+    assert row.split()[:6] == ["tiny", "complete", "5", "of", "5", "0"]
+    (facts,) = cli("study", "list", "--json").json
+    assert (facts["budget"], sum(facts["trials"].values())) == (5, 5)
+    assert facts["best"] == cli("study", "show", "tiny", "--json").json["best"]["value"]
+
+
+def test_export_writes_where_it_says(cli: Cli, finished: Any, tmp_path: Path) -> None:
+    said = cli("study", "export", "tiny", "--json").json
+    assert said["file"] == str(finished.home / "exports" / "tiny.yaml")
+    content = yaml.safe_load(Path(said["file"]).read_text())
+    assert set(content) == {"real_training", "provenance"}
+    assert set(SEARCHED) <= set(content["real_training"])
+    assert content["provenance"]["value"] == said["value"]
+    other = tmp_path / "new" / "best.yaml"
+    assert cli("study", "export", "tiny", "-o", other).code == 0
+    assert yaml.safe_load(other.read_text())["real_training"] == content["real_training"]
+
+
+@pytest.mark.parametrize("command", ["export", "figure"])
+@pytest.mark.parametrize("place", ["file/below", "/proc/nowhere/x", "folder"])
+def test_a_place_that_cannot_be_written_is_one_line(
+    cli: Cli, finished: Any, tmp_path: Path, command: str, place: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder" / "tiny.html").mkdir(parents=True)
+    ran = cli("study", command, "tiny", "-o", tmp_path / place)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert ran.err.startswith("cubeopt: cannot write ")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["tiny.html"]
+
+
+def test_the_figure_is_a_page_and_a_picture(cli: Cli, finished: Any, tmp_path: Path) -> None:
+    said = cli("study", "figure", "tiny", "-o", tmp_path, "--json").json
+    assert "<html" in Path(said["html"]).read_text()[:200]
+    assert Path(said["png"]).read_bytes().startswith(b"\x89PNG")
