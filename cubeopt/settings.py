@@ -46,7 +46,7 @@ class Settings:
     def dataset_dir(self, dataset: str) -> Path:
         """The folder of *dataset*: a path, or without a slash a name under storage_dir/data."""
         if "/" in dataset or dataset.startswith("~"):
-            return _expanded(dataset, "dataset").resolve()
+            return expanded(dataset, "dataset").resolve()
         return self.data_dir / dataset
 
 
@@ -68,19 +68,19 @@ def log_level() -> str:
     return level
 
 
-def _storage_dir() -> Path:
-    """CUBEOPT_HOME, else storage/ of the clone this package runs from, else the user's own."""
-    if home := os.environ.get("CUBEOPT_HOME"):
-        return _expanded(home, "CUBEOPT_HOME").resolve()
-    clone = PACKAGE_DIR.parent
-    if (clone / "pyproject.toml").is_file() and (clone / "storage").is_dir():
-        return clone / "storage"
-    return Path(platformdirs.user_data_dir("cubeopt", appauthor=False))
-
-
-def _expanded(path: str, what: str) -> Path:
+def expanded(path: str, what: str) -> Path:
     """*path* with its ~ replaced by the home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{what}: no home folder is known for {path!r}") from error
+
+
+def _storage_dir() -> Path:
+    """CUBEOPT_HOME, else storage/ of the clone this package runs from, else the user's own."""
+    if home := os.environ.get("CUBEOPT_HOME"):
+        return expanded(home, "CUBEOPT_HOME").resolve()
+    clone = PACKAGE_DIR.parent
+    if (clone / "pyproject.toml").is_file() and (clone / "storage").is_dir():
+        return clone / "storage"
+    return Path(platformdirs.user_data_dir("cubeopt", appauthor=False))

@@ -176,7 +176,9 @@ def value_names() -> frozenset[str]:
 def first_problem(error: ValidationError) -> str:
     """One line for the first broken rule: the key, the rule, the value."""
     problems = error.errors(include_url=False)
-    problem = problems[0]
+    # A misspelt key is the cause when its right spelling is missing.
+    unknown = [each for each in problems if each["type"] == "extra_forbidden"]
+    problem = (unknown or problems)[0]
     if problem["loc"] and problem["loc"][-1] in _UNION_BRANCHES:
         # Of a union, the last branch has the message that speaks for all: "a number".
         place = problem["loc"][:-1]
@@ -188,7 +190,7 @@ def first_problem(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key!r}"
-    if problem["type"] == "value_error" or not path:
+    if problem["type"] in ("value_error", "missing") or not path:
         return f"{key}: {message}" if path else message
     return f"{key}: {message} (got {problem['input']!r})"
 

@@ -11,7 +11,7 @@ run() {
 }
 
 run db up
-run data build --sample --task reconstruct --out storage/data/quickstart
+run data build --sample --task reconstruct --out "${CUBEOPT_HOME:-storage}/data/quickstart"
 run study create studies/quickstart.yaml --exist-ok
 run worker --cpu --study quickstart --pack 2 --until-done
 run study show quickstart

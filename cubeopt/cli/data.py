@@ -22,7 +22,7 @@ _NAMES = 3  # of files, at most, in one such line
 
 app = typer.Typer(
     help="Look into files of embeddings, make a dataset of them.",
-    epilog="\b\nExample: cubeopt data build ~/cache/dialogue_dataset --out dialogues",
+    epilog="\b\nExample: cubeopt data build ~/dialogues --out storage/data/dialogues",
     no_args_is_help=True,
 )
 Paths = Annotated[
@@ -79,7 +79,7 @@ def _print_file(row: dict[str, Any]) -> None:
 
 @app.command(
     short_help="Unify files into one dataset folder.",
-    epilog="\b\nExample: cubeopt data build --sample --out quickstart",
+    epilog="\b\nExample: cubeopt data build --sample --out storage/data/quickstart",
 )
 def build(
     paths: Paths = None,
@@ -87,7 +87,7 @@ def build(
         str,
         typer.Option(
             metavar="DIR",
-            help="The dataset's folder; a name without a slash is one below data/ in the storage.",
+            help="The dataset's folder. One in data/ of the storage is known to studies by name.",
         ),
     ] = "",
     task: Annotated[
@@ -100,11 +100,12 @@ def build(
 ) -> None:
     """Unify files into one dataset folder, split by group, with a manifest and a fingerprint.
 
-    Studies and configurations name the dataset as --out does.
+    A study or configuration names its dataset: a folder in data/ of the storage by its name, any
+    other by its path.
     """
     if not out:
-        raise InputError("give --out DIR: the folder of the dataset, or its name")
-    chosen, folder = _paths(paths, sample), settings.load().dataset_dir(out)
+        raise InputError("give --out DIR: the folder of the dataset")
+    chosen, folder = _paths(paths, sample), settings.expanded(out, "--out")
     from rich.progress import Progress
 
     from cubeopt.data import unify

@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 VERSION_TABLE = "alembic_version"  # in our schema: Optuna owns the one in "public"
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _MIGRATION_LOCK = 0x63756265  # "cube"; any number nobody else locks
-_CONNECT_SECONDS = 10
+# UTF-8 also where the database itself has no encoding.
+_CONNECT = {"connect_timeout": 10, "client_encoding": "utf8"}
 
 
 def connect(settings: Settings) -> Engine:
@@ -48,7 +49,7 @@ def create(address: str) -> Engine:
     """An engine over *address*, not yet connected."""
     return sqlalchemy.create_engine(
         _url(address),
-        connect_args={"application_name": "cubeopt", "connect_timeout": _CONNECT_SECONDS},
+        connect_args={"application_name": "cubeopt", **_CONNECT},
         # Few are kept open, so that many workers fit; a server that restarted is noticed.
         pool_size=2,
         max_overflow=20,
@@ -58,8 +59,15 @@ def create(address: str) -> Engine:
 
 
 def optuna_url(engine: Engine) -> str:
-    """The address of the same database, password and all, for Optuna's RDBStorage."""
-    return engine.url.render_as_string(hide_password=False)
+    """The address of the same database, password and all, for Optuna's RDBStorage.
+
+    Optuna's tables go into "public", also when the role has the name of our schema, which
+    PostgreSQL would otherwise search first.
+    """
+    options = engine.url.query.get("options", "")
+    assert isinstance(options, str)
+    query = {"options": f"{options} -csearch_path=public".strip(), "client_encoding": "utf8"}
+    return engine.url.update_query_dict(query).render_as_string(hide_password=False)
 
 
 def described(engine: Engine) -> str:
@@ -122,13 +130,17 @@ def _url(address: str) -> URL:
         raise StorageError(
             f"the storage must be a PostgreSQL address, postgresql://USER@HOST/DATABASE; {got}"
         )
+    unreadable = StorageError(
+        "the storage address cannot be read; expected postgresql://USER@HOST:PORT/DATABASE "
+        "with special characters in a password written as %XX"
+    )
     try:
-        return make_url(address).set(drivername="postgresql+psycopg")
+        url = make_url(address).set(drivername="postgresql+psycopg")
     except (ArgumentError, ValueError):
-        raise StorageError(
-            "the storage address cannot be read; expected postgresql://USER@HOST:PORT/DATABASE "
-            "with special characters in a password written as %XX"
-        ) from None
+        raise unreadable from None
+    if "@" in (url.host or ""):  # the rest of a password
+        raise unreadable
+    return url
 
 
 def _described(url: URL) -> str:

@@ -228,10 +228,12 @@ def _check_point(base: TrialSpec, values: dict[str, Any], where: str) -> None:
 
 
 def _hint(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    if problem["type"] != "extra_forbidden" or len(problem["loc"]) != 1:
+    unknown = [
+        each["loc"] for each in error.errors(include_url=False) if each["type"] == "extra_forbidden"
+    ]
+    if not unknown or len(unknown[0]) != 1:
         return ""
-    return trial.did_you_mean(str(problem["loc"][0]), frozenset(StudySpec.model_fields))
+    return trial.did_you_mean(str(unknown[0][0]), frozenset(StudySpec.model_fields))
 
 
 def better(value: float, other: float, direction: str) -> bool:

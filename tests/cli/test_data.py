@@ -47,17 +47,17 @@ def test_the_sample_that_ships_has_no_problems(cli: Cli) -> None:
     assert not any(row["problems"] for row in rows)
 
 
-def test_a_name_is_a_dataset_in_the_storage_and_a_path_is_itself(
-    cli: Cli, home: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_dataset_is_built_where_it_is_asked_for_and_building_again_changes_nothing(
+    cli: Cli, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "named").mkdir()  # a folder that happens to be here is not meant
-    for out, folder in (("named", home / "data" / "named"), ("./here", tmp_path / "here")):
+    for out, folder in (("here", tmp_path / "here"), (tmp_path / "a" / "b", tmp_path / "a" / "b")):
         ran = cli("data", "build", files, "--width", "24", "--out", out, "--json")
-        assert (ran.err, ran.json["folder"], ran.json["unchanged"]) == ("", str(folder), False)
+        assert (ran.err, ran.json["unchanged"]) == ("", False)
+        assert Path(ran.json["folder"]).resolve() == folder
         manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["fingerprint"] == ran.json["fingerprint"]
-    again = cli("data", "build", files, "--width", "24", "--out", "named")
+    again = cli("data", "build", files, "--width", "24", "--out", "here")
     assert "unchanged    yes" in again.out
 
 
@@ -66,7 +66,7 @@ def test_what_is_left_out_is_named_line_by_line(cli: Cli, home: Path, files: Pat
     rows = torch.nn.functional.normalize(torch.randn(5, 24), dim=1)
     rows[1] = torch.inf
     torch.save(rows, files / "some.pt")
-    ran = cli("data", "build", files, "--width", "24", "--out", "new")
+    ran = cli("data", "build", files, "--width", "24", "--out", home / "data" / "new")
     said = [line for line in ran.out.splitlines() if line.startswith("left out: ")]
     assert sorted(said) == [
         f"left out: empty file (0 bytes): {files}/empty.pt",
@@ -80,7 +80,7 @@ def test_many_things_left_out_are_grouped_by_reason_and_all_in_the_manifest(
 ) -> None:
     for number in range(50):
         (files / f"empty_{number:02d}.pt").write_bytes(b"")
-    ran = cli("data", "build", files, "--width", "24", "--out", "new")
+    ran = cli("data", "build", files, "--width", "24", "--out", home / "data" / "new")
     (line,) = (line for line in ran.out.splitlines() if line.startswith("left out: "))
     first = ", ".join(f"{files}/empty_{number:02d}.pt" for number in range(3))
     assert line == f"left out: empty file (0 bytes): {first} and 47 more files"
@@ -93,7 +93,7 @@ def test_at_most_twenty_lines_are_said_about_what_is_left_out(
 ) -> None:
     for width in range(30, 60):
         torch.save(torch.randn(2, width), files / f"bare_{width}.pt")
-    ran = cli("data", "build", files, "--width", "24", "--out", "new")
+    ran = cli("data", "build", files, "--width", "24", "--out", home / "data" / "new")
     said = [line for line in ran.out.splitlines() if line.startswith("left out: ")]
     assert len(said) == 21
     assert said[-1] == "left out: and 10 lines more; manifest.json has them all"

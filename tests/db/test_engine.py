@@ -182,3 +182,32 @@ def test_the_address_for_optuna_keeps_the_password_and_no_other_text_does() -> N
     assert create_engine(db_engine.optuna_url(engine)).url.password == "s3c@ret"
     assert db_engine.described(engine) == "PostgreSQL at host:5433, database 'database'"
     assert "s3c" not in repr(engine)
+
+
+def test_the_rest_of_a_password_with_an_at_sign_is_not_shown_as_the_host() -> None:
+    with pytest.raises(StorageError, match="%XX") as error:
+        db_engine.create("postgresql://user:pa@5ecr3t@host/db")
+    assert "5ecr3t" not in str(error.value)
+
+
+def test_optunas_tables_go_into_public_also_for_a_role_called_like_our_schema(
+    engine: Engine,
+) -> None:
+    with db_engine.transaction(engine) as connection:
+        connection.execute(text("CREATE ROLE cubeopt LOGIN SUPERUSER"))
+    try:
+        own = db_engine.create(
+            engine.url.set(username="cubeopt").render_as_string(hide_password=False)
+        )
+        storage = optuna.storages.RDBStorage(db_engine.optuna_url(own))
+        storage.engine.dispose()
+        own.dispose()
+        with db_engine.transaction(engine) as connection:
+            found = connection.execute(
+                text("SELECT schemaname FROM pg_tables WHERE tablename = 'trial_values'")
+            )
+            assert found.scalars().all() == ["public"]
+            connection.execute(text("DROP OWNED BY cubeopt"))
+    finally:
+        with db_engine.transaction(engine) as connection:
+            connection.execute(text("DROP ROLE cubeopt"))

@@ -242,3 +242,16 @@ def test_a_study_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         spec.name = "other"  # type: ignore[misc]
     assert isinstance(spec, StudySpec)
+
+
+def test_a_misspelt_section_is_named_and_not_the_one_that_is_missing() -> None:
+    content = {"name": "x", "serch": {"learning_rate": {"low": 0.1, "high": 0.2}}}
+    with pytest.raises(
+        StudyError, match=r"^f\.yaml: unknown key 'serch'; did you mean 'search'\?$"
+    ):
+        study.parse(content, "f.yaml")
+
+
+def test_a_missing_section_is_named_without_the_whole_file() -> None:
+    with pytest.raises(StudyError, match=r"^f\.yaml: search: Field required$"):
+        study.parse({"name": "x"}, "f.yaml")
