@@ -9,6 +9,7 @@ Every error a person can meet.
     + DeviceError
     + UnknownNameError
   - CheckpointError
+  - DivergedError
   - StorageError
     + SchemaError
   - LeaseLostError
@@ -51,6 +52,10 @@ class UnknownNameError(InputError):
 
 class CheckpointError(CubeoptError):
     """A checkpoint is missing, damaged, or belongs to another configuration."""
+
+
+class DivergedError(CubeoptError):
+    """Training left the finite numbers."""
 
 
 class StorageError(CubeoptError):

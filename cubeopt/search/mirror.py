@@ -35,11 +35,18 @@ class Mirror:
         self._study.set_metric_names([spec.objective.metric])
 
     def ask(self, count: int, asked: int) -> list[tuple[int, dict[str, Any]]]:
-        """*count* new points as (number, params); *asked* is how many there were before."""
-        self._study.sampler = sampler(self._spec.sampler, asked)
+        """*count* new points as (number, params); *asked* is how many there were before.
+
+        Each is drawn with a seed of its own, so how many are asked at once changes no point of a
+        random search.
+        """
         distributions = self._spec.distributions()
-        trials = [self._study.ask(distributions) for _ in range(count)]
-        return [(each.number, dict(each.params)) for each in trials]
+        points = []
+        for number in range(asked, asked + count):
+            self._study.sampler = sampler(self._spec.sampler, number)
+            trial = self._study.ask(distributions)
+            points.append((trial.number, dict(trial.params)))
+        return points
 
     def orphans(self, known: Iterable[int]) -> list[tuple[int, dict[str, Any]]]:
         """Points that were asked, but whose trial is not *known*: the asker died in between.

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from cubeopt.data import dataset
-from cubeopt.errors import CheckpointError, ConfigError, DataError
+from cubeopt.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cubeopt.search import configuration
 from cubeopt.search.study import DIRECTIONS
 from cubeopt.settings import Settings
@@ -97,7 +97,7 @@ def train(
             row = experiment.epoch_ended(ends[0])
             tell(Progress(ends[0].epoch, step, total_steps, row["train/loss/total"], row))
             if ends[0].diverged:
-                raise CheckpointError(
+                raise DivergedError(
                     f"training diverged in epoch {ends[0].epoch}: a metric is NaN or infinite; "
                     "lower learning_rate or gradient_clip"
                 )

@@ -9,7 +9,7 @@ import torch
 
 from cubeopt import trial
 from cubeopt.data import unify
-from cubeopt.errors import CheckpointError, ConfigError, CubeoptError, DataError
+from cubeopt.errors import CheckpointError, ConfigError, CubeoptError, DataError, DivergedError
 from cubeopt.report import summary, winner
 from cubeopt.search import configuration
 from cubeopt.service import experiment
@@ -232,7 +232,7 @@ def test_a_full_disk_is_one_clear_error(settings, train):
 
 def test_a_training_that_diverges_says_so_and_leaves_no_checkpoint_of_it(settings, train, config):
     change(config, learning_rate=900.0, gradient_clip=1e9, save_checkpoint_every=1)
-    with pytest.raises(CheckpointError, match=r"training diverged in epoch \d: .* lower"):
+    with pytest.raises(DivergedError, match=r"training diverged in epoch \d: .* lower"):
         train()
     folder = settings.experiments_dir / "first"
     lines = (folder / "metrics.jsonl").read_text().splitlines()

@@ -1,0 +1,71 @@
+"""What Optuna's tables are asked and told, over a real database."""
+
+from collections.abc import Iterator
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy import Engine
+
+from cubeopt.db.engine import optuna_url
+from cubeopt.errors import StudyError
+from cubeopt.search import mirror, study
+from cubeopt.search.mirror import Mirror
+from cubeopt.search.study import StudySpec
+
+
+@pytest.fixture
+def storage(engine: Engine) -> Iterator[RDBStorage]:
+    opened = mirror.open_storage(optuna_url(engine))
+    yield opened
+    opened.engine.dispose()
+
+
+def spec(name: str, sampler: str = "random") -> StudySpec:
+    search = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    content = {"name": name, "search": search, "sampler": {"name": sampler, "seed": 5}}
+    return study.parse(content, "file")
+
+
+def test_a_random_search_draws_the_same_points_however_many_are_asked_at_once(
+    storage: RDBStorage,
+) -> None:
+    at_once = Mirror(storage, spec("a")).ask(4, asked=0)
+    other = Mirror(storage, spec("b"))
+    one_by_one = [*other.ask(1, asked=0), *other.ask(2, asked=1), *other.ask(1, asked=3)]
+    assert at_once == one_by_one
+    assert len({params["learning_rate"] for _, params in at_once}) == 4
+
+
+def test_telling_and_reporting_twice_is_telling_once(storage: RDBStorage) -> None:
+    counterpart = Mirror(storage, spec("a"))
+    counterpart.ask(3, asked=0)
+    for _ in range(2):  # as after a crash between telling and writing that down
+        counterpart.report(0, 1, 0.9)
+        counterpart.tell_complete(0, 0.8)
+        counterpart.report(1, 1, 0.95)
+        counterpart.tell_pruned(1, 0.95)
+        counterpart.tell_failed(2)
+    trials = optuna.load_study(study_name="a", storage=storage).trials
+    states = [each.state for each in trials]
+    assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+    assert [each.intermediate_values for each in trials] == [{1: 0.9}, {1: 0.95}, {}]
+    assert trials[0].value == 0.8
+
+
+def test_a_diverged_trial_is_a_bad_result_that_the_sampler_ranks_last(storage: RDBStorage) -> None:
+    counterpart = Mirror(storage, spec("a", "tpe"))
+    counterpart.ask(1, asked=0)
+    counterpart.tell_pruned(0, float("nan"))
+    (trial,) = optuna.load_study(study_name="a", storage=storage).trials
+    assert trial.state == TrialState.PRUNED
+    assert trial.value is None
+    assert counterpart.ask(1, asked=1)  # and goes on proposing
+
+
+def test_a_name_that_optuna_has_already_is_refused(engine: Engine, storage: RDBStorage) -> None:
+    optuna.create_study(storage=storage, study_name="taken")
+    with pytest.raises(StudyError, match="already hold a study 'taken'"):
+        mirror.check_free(optuna_url(engine), "taken")
+    mirror.check_free(optuna_url(engine), "free")
