@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 VERSION_TABLE = "alembic_version"  # in our schema: Optuna owns the one in "public"
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _MIGRATION_LOCK = 0x63756265  # "cube"; any number nobody else locks
+_TABLES_LOCK = 0x63756267  # for tables that are not ours
 # UTF-8 also where the database itself has no encoding.
 _CONNECT = {"connect_timeout": 10, "client_encoding": "utf8"}
 
@@ -102,6 +103,18 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         command.upgrade(config, newest)
     logger.info("schema of %s: revision %s -> %s", described(engine), before, newest)
     return before, newest
+
+
+@contextmanager
+def alone(address: str) -> Iterator[None]:
+    """While the block runs, no other process runs one over the same database: for making tables."""
+    engine = create(address)
+    try:
+        with transaction(engine) as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
+            yield
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -109,8 +109,8 @@ def open_storage(url: str) -> RDBStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    # While it opens, Optuna lets errors of SQLAlchemy through.
-    with engine.translated("Optuna's tables"), translated():
+    # Two that make the tables at once collide; and errors of SQLAlchemy come through Optuna.
+    with engine.alone(url), engine.translated("Optuna's tables"), translated():
         return RDBStorage(url)
 
 

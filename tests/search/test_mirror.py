@@ -1,6 +1,8 @@
 """What Optuna's tables are asked and told, over a real database."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
@@ -20,6 +22,21 @@ def storage(engine: Engine) -> Iterator[RDBStorage]:
     opened = mirror.open_storage(optuna_url(engine))
     yield opened
     opened.engine.dispose()
+
+
+def test_all_who_open_a_fresh_database_at_once_find_the_same_tables(engine: Engine) -> None:
+    start = threading.Barrier(4)
+
+    def opened(_: int) -> list[optuna.study.StudySummary]:
+        start.wait()
+        storage = mirror.open_storage(optuna_url(engine))
+        try:
+            return list(storage.get_all_studies())
+        finally:
+            storage.engine.dispose()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(opened, range(4))) == [[], [], [], []]
 
 
 def spec(name: str, sampler: str = "random") -> StudySpec:
