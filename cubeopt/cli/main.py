@@ -66,16 +66,29 @@ def main() -> None:
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
         code = app(prog_name="cubeopt", standalone_mode=False)
+        sys.stdout.flush()
     except CubeoptError as error:
         _leave(str(error), error)
     except typer.TyperException as error:
         _leave_usage(error)
     except UnicodeEncodeError as error:
         _leave(f"{error.object!r} is not UTF-8 text", InputError())
+    except BrokenPipeError:  # who read our output has gone, and needs no message
+        sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _leave(f"{where}{error.strerror or error}", error)
+    finally:
+        _drop_unwritten()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _drop_unwritten() -> None:
+    """Output that could not be written is not tried again, with a traceback, as Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(text: str, error: Exception) -> NoReturn:

@@ -184,16 +184,22 @@ def test_an_argument_that_is_no_text_is_one_line(cli: Cli, home: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["--help", "--version", "study show tiny", "study list --json"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_gone_is_no_error_to_be_shown(
-    finished: Any, spawn: Spawn, command: str
+    finished: Any, spawn: Spawn, command: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     process = spawn(*command.split())
     process.popen.stdout.close()
     code = process.popen.wait(timeout=60)
     assert (code, process.popen.stderr.read()) == (1, "")
 
 
-def test_a_full_disk_is_one_line(finished: Any) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line(
+    finished: Any, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "cubeopt", "study", "show", "tiny"],
