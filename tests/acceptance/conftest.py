@@ -211,15 +211,19 @@ class Scene(Site):
 
     def hosts(self) -> list[psutil.Process]:
         """The workers that host a coordinator at this moment."""
-        return [
-            parent
-            for each in self.processes()
-            if "--hosted" in each.cmdline() and (parent := each.parent()) in self.processes()
-        ]
+        found = []
+        for each in self.processes():
+            with suppress(psutil.Error):  # it may end while we look
+                if "--hosted" in each.cmdline() and (parent := each.parent()) in self.processes():
+                    found.append(parent)
+        return found
 
     def left_over(self) -> list[str]:
         """What runs or is held though nothing should."""
-        found = [" ".join(each.cmdline()) for each in self.processes()]
+        found = []
+        for each in self.processes():
+            with suppress(psutil.Error):
+                found.append(" ".join(each.cmdline()))
         found += [
             f"run {each.id}"
             for each in records.runs(self.engine, self.study_id)
