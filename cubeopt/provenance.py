@@ -1,7 +1,6 @@
 """Which code ran, and on what: the facts that every result carries."""
 
 import hashlib
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -36,17 +35,6 @@ def hardware() -> dict[str, str | int]:
         "machine": platform.machine(),
         "platform": platform.platform(),
     }
-
-
-def package_versions(*names: str) -> dict[str, str]:
-    """The installed version of each package; one that is not installed is left out."""
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _changes() -> bytes:
