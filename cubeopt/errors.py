@@ -6,6 +6,7 @@ Every error a person can meet.
     + ConfigError
       > StudyError
     + DataError
+      > WidthError
     + DeviceError
     + UnknownNameError
   - CheckpointError
@@ -13,6 +14,7 @@ Every error a person can meet.
   - StorageError
     + SchemaError
   - LeaseLostError
+  - StrictError
 
 The command line prints each as one line, without a traceback, and leaves with its exit code.
 """
@@ -40,6 +42,14 @@ class StudyError(ConfigError):
 
 class DataError(InputError):
     """A dataset is missing, empty, or not the one that was asked for."""
+
+
+class WidthError(DataError):
+    """The embeddings of a file have another width than was asked for."""
+
+    def __init__(self, message: str, found: int) -> None:
+        super().__init__(message)
+        self.found = found  # numbers in an embedding of the file
 
 
 class DeviceError(InputError):
@@ -70,3 +80,7 @@ class SchemaError(StorageError):
 
 class LeaseLostError(CubeoptError):
     """A newer lease exists for this run, so this worker may not write."""
+
+
+class StrictError(CubeoptError):
+    """Something was left out or is suspicious, and the person asked for none of it."""

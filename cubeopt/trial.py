@@ -19,7 +19,15 @@ from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from cubeopt.errors import ConfigError
 
@@ -35,7 +43,19 @@ class Task(StrEnum):
     """What the cube is asked to give back."""
 
     RECONSTRUCT = "reconstruct"  # each distinct sentence to itself, through the narrow face
-    ANSWER = "answer"  # the answer's embedding from the question's
+    DIALOGUE = "dialogue"  # the answer's embedding from the question's
+    NLI = "nli"  # the hypothesis from the premise; labelled
+    SENTIMENT = "sentiment"  # a labelled sentence to itself
+
+
+def _tasks(value: object) -> object:
+    """One name or a list of names, as names in the order of Task, each once."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not set(map(str, names)) <= set(Task):
+        raise ValueError(f"expected one or more of {', '.join(Task)}, got {value!r}")
+    if not names:
+        raise ValueError("at least one task is needed")
+    return tuple(task for task in Task if task in names)
 
 
 class _Part(BaseModel):
@@ -115,12 +135,17 @@ class Plan(_Part):
     """What the trial sees, for how long, and how often we look."""
 
     dataset: Annotated[str, Field(min_length=1)] = "dialogue_combined"
-    task: Annotated[Task, Field(strict=False)] = Task.RECONSTRUCT
+    task: Annotated[tuple[Task, ...], BeforeValidator(_tasks)] = (Task.RECONSTRUCT,)
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 50  # the full run; schedules span it
     data_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of the order of batches
     save_checkpoint_every: Positive = 5  # epochs
     log_interval: Positive = 10  # batches
     validation_interval: Positive = 1  # epochs
+
+    @field_serializer("task")
+    def _one_or_more(self, tasks: tuple[Task, ...]) -> str | list[str]:
+        names = [str(task) for task in tasks]
+        return names[0] if len(names) == 1 else names
 
 
 class TrialSpec(_Part):
@@ -145,7 +170,7 @@ class TrialSpec(_Part):
         return from_flat({**self.flat(), **values})
 
     def pack_key(self, dataset_fingerprint: str) -> str:
-        """Equal for trials that may share a pack: one shape, one task, one dataset."""
+        """Equal for trials that may share a pack: one shape, the same tasks, one dataset."""
         identity = [self.shape.model_dump(mode="json"), self.plan.task, dataset_fingerprint]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -33,7 +33,7 @@ def test_flat_has_every_name_once_and_nothing_else() -> None:
 def test_one_value_changes_itself_and_no_other(name: str) -> None:
     before = TrialSpec().flat()
     named = {
-        **{"lattice_size": [9, 8, 8], "dataset": "other", "task": "answer"},
+        **{"lattice_size": [9, 8, 8], "dataset": "other", "task": "nli"},
         **{"schedule": "cosine", "emergence": "legacy_log", "functional_radius": 3.0},
     }
     value = named[name] if name in named else before[name] + 1
@@ -122,7 +122,7 @@ def test_a_pack_key_is_one_for_all_knobs_and_another_for_each_shape() -> None:
         changed = TrialSpec().with_values({name: value}).pack_key("data")
         assert (changed != key) is (name in shapes), name
     assert TrialSpec().pack_key("other data") != key
-    assert TrialSpec().with_values({"task": "answer"}).pack_key("data") != key
+    assert TrialSpec().with_values({"task": "nli"}).pack_key("data") != key
 
 
 def test_a_pack_key_is_the_same_in_every_process() -> None:
