@@ -1,31 +1,30 @@
 """Files of embeddings: known by what they hold, not by their name, and never executed.
 
-Shapes: N rows, D embedding.
+Shapes: N usable rows, K some rows, D embedding.
 """
 
-import os
-import pickle
-import reprlib
-import warnings
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from cubeopt.errors import DataError
+from cubeopt.data import claims as claim_reader
+from cubeopt.data import containers, files
+from cubeopt.data import labels as label_reader
+from cubeopt.data.labels import Marks
+from cubeopt.errors import DataError, WidthError
+from cubeopt.trial import Task
 
 DEFAULT_WIDTH = 768
 NORM_RANGE = (0.1, 100.0)  # an embedding outside of it is a mistake, not a sentence
 # Wider than float32 loses digits, narrower gains none; 8-bit floats and integers are codes.
 _FLOATS = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
-# What torch says when a pickle wants more than tensors and plain values.
-_UNSAFE = ("GLOBAL", "unrecognized function", "unsupported class", "Can only")
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80\x02"  # how torch's files begin, new and old
+_MARKS = ("labels", "groups")  # one whole number a row
+_PIECE_BYTES = 1 << 23  # of float32 numbers looked at together
 _MAX_NAMES = 20
 
 
@@ -40,8 +39,8 @@ class Kind(StrEnum):
 KEYS = {
     Kind.DIALOGUE: ("questions", "answers"),
     Kind.PREPARED: ("question_embeddings", "answer_embeddings"),
-    Kind.BARE: ("tensor",),
 }
+BARE_KEY = "tensor"  # what a tensor without a name is called
 
 
 @dataclass(frozen=True)
@@ -51,24 +50,37 @@ class LeftOut:
     path: Path
     reason: str
     rows: int | None
+    lines: tuple[int, ...] = ()  # in a file of text, from 1
+    fault: bool = True  # False: by design, no mistake of the file
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """The usable rows of one file; *target* is None where the file has no pairs."""
+    """One file of embeddings: its numbers where they lie, and which rows of them are usable."""
 
     path: Path
     kind: Kind
+    task: Task
+    corpus: str
     width: int
     rows: int  # in the file
-    source: Float[Tensor, "N D"]
-    target: Float[Tensor, "N D"] | None
-    problems: tuple[str, ...]  # worth saying, but no row is lost by them
+    sides: tuple[Shaped[Tensor, "rows D"], ...]  # sentences, or questions and answers
+    good: Int[Tensor, " N"]
+    labels: Int[Tensor, " rows"] | None  # -1: unknown
+    label_names: tuple[str, ...]
+    groups: Int[Tensor, " rows"] | None  # None: by kind
+    teacher: str | None
+    notes: tuple[str, ...]  # harmless
+    problems: tuple[str, ...]  # suspicious, but no row is lost by them
     left_out: tuple[LeftOut, ...]
 
     @property
     def usable_rows(self) -> int:
-        return len(self.source)
+        return len(self.good)
+
+    def side(self, number: int, rows: Int[Tensor, " K"]) -> Float[Tensor, "K D"]:
+        """The *rows* of one side, counted as in the file, as numbers of their own."""
+        return self.sides[number][rows].to(torch.float32)
 
 
 def sample_dir() -> Path:
@@ -76,92 +88,14 @@ def sample_dir() -> Path:
     return Path(__file__).resolve().parent / "sample"
 
 
-def find(paths: Sequence[Path]) -> list[Path]:
-    """Each file among *paths* and, sorted, each .pt file below a folder among them, once."""
-    found: dict[str, Path] = {}
-    for path in paths:
-        for file in _below(path) if os.path.isdir(path) else [path]:
-            found.setdefault(os.path.realpath(file), file)
-    return list(found.values())
-
-
-def _below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*.pt") if not os.path.isdir(path))
-
-
-def read(path: Path, width: int = DEFAULT_WIDTH) -> Source:
-    """Read the embeddings at *path*; DataError says why a file is refused as a whole."""
-    return parse(load(path), path, width)
-
-
 def load(path: Path) -> object:
     """What the file at *path* holds: plain dict or tensor where it is one; runs no code."""
-    try:
-        return _plain(_load(path))
-    except DataError:
-        raise
-    # On damaged bytes torch.load was seen to raise twelve unrelated types, struct.error,
-    # AssertionError and UnicodeDecodeError among them.
-    except Exception as error:
-        raise DataError(f"{path}: {_reason(path, error)}") from error
+    return containers.load(path)
 
 
-def _load(path: Path) -> object:
-    if os.path.isdir(path):
-        raise DataError(f"{path}: a folder where a file is expected")
-    if not os.path.exists(path):
-        link = "link to a missing file" if os.path.islink(path) else "missing: no such file"
-        raise DataError(f"{path}: {link}")
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: not a regular file")
-    if os.path.getsize(path) == 0:
-        raise DataError(f"{path}: empty file (0 bytes)")
-    if _unpacked_size(path) > os.path.getsize(path):
-        raise DataError(f"{path}: refused: it unpacks to more than its own size")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's words on formats are for the file's author
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _unpacked_size(path: Path) -> int:
-    """Bytes that a zip claims to hold: torch packs nothing, so more than its size is a trap."""
-    with path.open("rb") as file:
-        if file.read(len(_ZIP)) != _ZIP:
-            return 0
-        with zipfile.ZipFile(file) as archive:
-            return sum(entry.file_size for entry in archive.infolist())
-
-
-def _plain(content: object) -> object:
-    """*content* without the attributes that a pickle may set to hide the methods of an object."""
-    if isinstance(content, Tensor):
-        return torch.detach(content)
-    if isinstance(content, dict):
-        items = {key: content[key] for key in content}
-        return {
-            key: torch.detach(value) if isinstance(value, Tensor) else value
-            for key, value in items.items()
-        }
-    return content
-
-
-def _reason(path: Path, error: Exception) -> str:
-    message = str(error)
-    name = type(error).__name__
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    if isinstance(error, MemoryError) or "allocate memory" in message:
-        return "it needs more memory than there is"
-    if isinstance(error, pickle.UnpicklingError) and any(word in message for word in _UNSAFE):
-        return "refused: an unsafe pickle, it holds more than tensors and plain values"
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_ZIP))
-    except OSError as problem:
-        return f"cannot be read: {problem.strerror}"
-    if head.startswith((_ZIP, _PICKLE)):
-        return f"truncated or damaged ({name})"
-    return f"not a torch file ({name})"
+def read(path: Path, width: int = DEFAULT_WIDTH, labels: Path | None = None) -> Source:
+    """Read the embeddings at *path*; DataError says why a file is refused as a whole."""
+    return parse(load(path), path, width, labels)
 
 
 def kind_of(content: object) -> Kind | None:
@@ -170,42 +104,124 @@ def kind_of(content: object) -> Kind | None:
         return Kind.BARE
     if isinstance(content, dict):
         for kind, keys in KEYS.items():
-            if any(key in content for key in keys) and kind is not Kind.BARE:
+            if any(key in content for key in keys):
                 return kind
+        if len(_unmarked(content)) == 1:
+            return Kind.BARE
     return None
+
+
+def _unmarked(content: Mapping[object, object]) -> list[object]:
+    """The keys of the tensors that are not labels or groups of rows."""
+    return [
+        key for key, value in content.items() if isinstance(value, Tensor) and key not in _MARKS
+    ]
 
 
 def names(content: object) -> tuple[str, ...]:
     """The keys of *content*, fit to be shown; a file can make a key of anything."""
     if not isinstance(content, dict):
         return ()
-    shown = [_name(key) for key in list(content)[:_MAX_NAMES]]
+    shown = [files.shown(key) for key in list(content)[:_MAX_NAMES]]
     return (*shown, "...") if len(content) > _MAX_NAMES else tuple(shown)
 
 
-def _name(key: object) -> str:
-    plain = isinstance(key, str) and key.isprintable() and len(key) <= 60
-    return str(key) if plain else reprlib.repr(key)
-
-
 def named_tensors(content: object) -> dict[str, Tensor]:
-    """Every tensor at the top of *content*; a bare one is called "tensor"."""
+    """Every tensor at the top of *content*; one without a name is called "tensor"."""
     if isinstance(content, Tensor):
-        return {KEYS[Kind.BARE][0]: content}
+        return {BARE_KEY: content}
     if not isinstance(content, dict):
         return {}
     tensors = [(key, value) for key, value in content.items() if isinstance(value, Tensor)]
-    return {_name(key): value for key, value in tensors[:_MAX_NAMES]}
+    return {files.shown(key): value for key, value in tensors[:_MAX_NAMES]}
 
 
-def parse(content: object, path: Path, width: int = DEFAULT_WIDTH) -> Source:
-    """Check what *load* gave, from the outside in, and keep the good rows."""
+def sides_of(content: object) -> dict[str, Tensor]:
+    """The tensors of *content* that are, or should be, rows of embeddings."""
+    if isinstance(content, Tensor):
+        return {BARE_KEY: content}
+    kind = kind_of(content)
+    if not isinstance(content, dict) or kind is None:
+        return {}
+    keys = KEYS[kind] if kind in KEYS else _unmarked(content)
+    return {files.shown(key): content[key] for key in keys if isinstance(content.get(key), Tensor)}
+
+
+def parse(
+    content: object, path: Path, width: int = DEFAULT_WIDTH, labels: Path | None = None
+) -> Source:
+    """Check what *load* gave, from the outside in, and find the good rows."""
     kind = kind_of(content)
     if kind is None:
         raise DataError(f"{path}: {_unknown(content)}")
     tensors = _tensors(content, kind, path)
+    rows = _check_forms(tensors, path, width)
+    values = content if isinstance(content, dict) else {}
+    marks = label_reader.marks(values, labels, rows, path, paired=len(tensors) == 2)
+    claims = claim_reader.claims(values, rows, width, paired=len(tensors) == 2)
+    good, left_out = _sift(list(tensors.values()), path)
+    task, corpus = _default_task(kind, marks)
+    return Source(
+        path=path,
+        kind=kind,
+        task=claims.task or task,
+        corpus=claims.corpus or corpus,
+        width=width,
+        rows=rows,
+        sides=tuple(tensors.values()),
+        good=good,
+        labels=marks.labels,
+        label_names=marks.names,
+        groups=marks.groups,
+        teacher=claims.teacher,
+        notes=(*_conversions(tensors), *marks.notes),
+        problems=claims.problems,
+        left_out=left_out,
+    )
+
+
+def _default_task(kind: Kind, marks: Marks) -> tuple[Task, str]:
+    """Task and corpus of a file that names none."""
+    if kind is Kind.DIALOGUE:
+        return Task.DIALOGUE, "dialogue"
+    labelled = marks.labels is not None
+    if kind is Kind.PREPARED:
+        corpus = "snli" if marks.snli else "prepared"
+        return (Task.NLI if labelled else Task.DIALOGUE), corpus
+    return (Task.SENTIMENT, "sentiment") if labelled else (Task.RECONSTRUCT, "autoencoder")
+
+
+def _unknown(content: object) -> str:
+    pairs = " or ".join(" and ".join(keys) for keys in KEYS.values())
+    found = f"the keys {', '.join(names(content)) or '(none)'}"
+    if not isinstance(content, dict):
+        found = f"a {type(content).__name__}"
+    return f"expected one tensor, or a dict with {pairs}; found {found}"
+
+
+def _tensors(content: object, kind: Kind, path: Path) -> dict[str, Tensor]:
+    sides = sides_of(content)
+    values = content if isinstance(content, dict) else {}
+    for name in KEYS.get(kind, ()):
+        if name not in values:
+            raise DataError(f"{path}: the key {name!r} is missing")
+        if name not in sides:
+            found = type(values[name]).__name__
+            raise DataError(f"{path}: {name}: expected a tensor, got a {found}")
+    return sides
+
+
+def _check_forms(tensors: Mapping[str, Tensor], path: Path, width: int) -> int:
+    """The number of rows of *tensors*, which are rows of embeddings and equally many."""
     for name, tensor in tensors.items():
         if reason := _unfit(tensor, width):
+            raise DataError(f"{path}: {name}: {reason}")
+        if tensor.shape[1] != width:
+            shape = f"(shape {list(tensor.shape)})"
+            reason = f"expected width {width}, got {tensor.shape[1]} {shape}"
+            raise WidthError(f"{path}: {name}: {reason}", tensor.shape[1])
+        if tensor.dtype not in _FLOATS:
+            reason = f"expected float32, float64, float16 or bfloat16, got {dtype_name(tensor)}"
             raise DataError(f"{path}: {name}: {reason}")
     counts = {name: len(tensor) for name, tensor in tensors.items()}
     rows = next(iter(counts.values()))
@@ -215,83 +231,60 @@ def parse(content: object, path: Path, width: int = DEFAULT_WIDTH) -> Source:
     if rows == 0:
         raise DataError(f"{path}: no rows")
     for name, tensor in tensors.items():
-        if reason := _hollow(tensor):
+        if reason := label_reader.hollow(tensor):
             raise DataError(f"{path}: {name}: {reason}")
-    sides = [tensor.to(torch.float32) for tensor in tensors.values()]
-    good, left_out = _sift(sides, path)
-    sides = [side[good] for side in sides]  # copies: of views and of the rest of the file
-    problems = (*_conversions(tensors), *_claims(content, rows))
-    target = sides[1] if len(sides) == 2 else None
-    return Source(path, kind, width, rows, sides[0], target, problems, left_out)
-
-
-def _unknown(content: object) -> str:
-    pairs = [" and ".join(KEYS[kind]) for kind in (Kind.DIALOGUE, Kind.PREPARED)]
-    found = f"the keys {', '.join(names(content)) or '(none)'}"
-    if not isinstance(content, dict):
-        found = f"a {type(content).__name__}"
-    return f"expected a tensor, or a dict with {' or '.join(pairs)}; found {found}"
-
-
-def _tensors(content: object, kind: Kind, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Tensor):
-        return {KEYS[kind][0]: content}
-    assert isinstance(content, dict)
-    tensors = {}
-    for name in KEYS[kind]:
-        if name not in content:
-            raise DataError(f"{path}: the key {name!r} is missing")
-        value = content[name]
-        if not isinstance(value, Tensor):
-            raise DataError(f"{path}: {name}: expected a tensor, got a {type(value).__name__}")
-        tensors[name] = value
-    return tensors
+    return rows
 
 
 def _unfit(tensor: Tensor, width: int) -> str | None:
     """Why *tensor* cannot be rows of embeddings, by its form alone."""
     # A nested tensor has no shape and a meta tensor no numbers.
-    if tensor.is_nested or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+    if not label_reader.is_dense(tensor):
         return "expected a dense tensor"
     if tensor.ndim != 2:
         return f"expected the shape [N, {width}], got {list(tensor.shape)}"
-    if tensor.shape[1] != width:
-        return f"expected width {width}, got {tensor.shape[1]} (shape {list(tensor.shape)})"
-    if tensor.dtype not in _FLOATS:
-        return f"expected float32, float64, float16 or bfloat16, got {dtype_name(tensor)}"
     return None
 
 
-def _hollow(tensor: Tensor) -> str | None:
-    """Whether *tensor* claims more numbers than it holds: copying it could fill the memory."""
-    held = tensor.untyped_storage().nbytes()
-    if tensor.numel() * tensor.element_size() <= held:
-        return None
-    return f"claims the shape {list(tensor.shape)}, but holds only {held} bytes"
-
-
 def _sift(
-    sides: Sequence[Float[Tensor, "N D"]], path: Path
-) -> tuple[Bool[Tensor, " N"], tuple[LeftOut, ...]]:
+    sides: Sequence[Shaped[Tensor, "rows D"]], path: Path
+) -> tuple[Int[Tensor, " N"], tuple[LeftOut, ...]]:
     """Which rows are good on every side, and how many are not, each with its first reason."""
     low, high = NORM_RANGE
+    reasons = ("not finite (NaN or infinity)", f"norm below {low:g}", f"norm above {high:g}")
+    verdicts = torch.cat([_verdicts(pieces) for pieces in _pieces(sides)])
+    good = torch.nonzero(verdicts == len(reasons)).flatten()
+    counts = torch.bincount(verdicts, minlength=len(reasons)).tolist()
+    left_out = tuple(
+        LeftOut(path, reason, count)
+        for reason, count in zip(reasons, counts, strict=False)
+        if count
+    )
+    if not len(good):
+        told = ", ".join(f"{fault.rows} {fault.reason}" for fault in left_out)
+        raise DataError(f"{path}: no usable rows: {told}")
+    return good, left_out
+
+
+def _pieces(sides: Sequence[Shaped[Tensor, "rows D"]]) -> Iterator[list[Float[Tensor, "K D"]]]:
+    """*sides* row by row in pieces small enough to have in memory."""
+    step = max(1, _PIECE_BYTES // (4 * sides[0].shape[1]))
+    for start in range(0, len(sides[0]), step):
+        yield [side[start : start + step].to(torch.float32) for side in sides]
+
+
+def _verdicts(sides: Sequence[Float[Tensor, "K D"]]) -> Int[Tensor, " K"]:
+    """The first fault of each row on any side: its place among the reasons, or their number."""
+    low, high = NORM_RANGE
     norms = torch.stack([torch.linalg.vector_norm(side, dim=1) for side in sides])
-    finite = torch.stack([torch.isfinite(side).all(dim=1) for side in sides])
-    faults = {
-        "not finite (NaN or infinity)": ~finite.all(dim=0),
-        f"norm below {low:g}": (norms < low).any(dim=0),
-        f"norm above {high:g}": (norms > high).any(dim=0),
-    }
-    good = torch.ones(len(sides[0]), dtype=torch.bool)
-    left_out = []
-    for reason, bad in faults.items():
-        if count := int((bad & good).sum()):
-            left_out.append(LeftOut(path, reason, count))
-        good &= ~bad
-    if not good.any():
-        reasons = ", ".join(f"{fault.rows} {fault.reason}" for fault in left_out)
-        raise DataError(f"{path}: no usable rows: {reasons}")
-    return good, tuple(left_out)
+    verdicts = torch.full((norms.shape[1],), 3)
+    verdicts[(norms > high).any(dim=0)] = 2
+    verdicts[(norms < low).any(dim=0)] = 1
+    # The norm of large finite numbers overflows, too; only such rows need a closer look.
+    for row in torch.nonzero(~torch.isfinite(norms).all(dim=0)).flatten().tolist():
+        if not all(bool(torch.isfinite(side[row]).all()) for side in sides):
+            verdicts[row] = 0
+    return verdicts
 
 
 def _conversions(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -300,19 +293,6 @@ def _conversions(tensors: Mapping[str, Tensor]) -> list[str]:
         for name, tensor in tensors.items()
         if tensor.dtype != torch.float32
     ]
-
-
-def _claims(content: object, rows: int) -> list[str]:
-    """What the file says of itself that its tensors deny."""
-    if not isinstance(content, dict):
-        return []
-    problems = []
-    size, metadata = content.get("size"), content.get("metadata")
-    if isinstance(size, int) and size != rows:
-        problems.append(f"size says {size}, but the tensors hold {rows} rows")
-    if isinstance(metadata, list) and len(metadata) != rows:
-        problems.append(f"metadata has {len(metadata)} entries for {rows} rows")
-    return problems
 
 
 def dtype_name(tensor: Tensor) -> str:

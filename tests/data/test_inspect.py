@@ -7,6 +7,7 @@ import torch
 from cubeopt.data import sources
 from cubeopt.data.inspect import FileFacts, inspect
 from cubeopt.data.sources import Kind
+from cubeopt.trial import Task
 
 
 def test_a_good_file_is_described(save_dialogue: Callable, rows: Callable) -> None:
@@ -15,20 +16,28 @@ def test_a_good_file_is_described(save_dialogue: Callable, rows: Callable) -> No
         FileFacts(
             path=path,
             kind=Kind.DIALOGUE,
+            task=Task.DIALOGUE,
+            corpus="dialogue",
+            width=768,
             keys=("questions", "answers", "metadata"),
             shapes={"questions": [3, 768], "answers": [3, 768]},
             dtypes={"questions": "float32", "answers": "float64"},
             rows=3,
             usable_rows=3,
-            problems=("answers: float64 converted to float32",),
+            notes=("answers: float64 converted to float32",),
         )
     ]
 
 
 def test_the_sample_has_no_problems() -> None:
     facts = inspect([sources.sample_dir()])
-    assert len(facts) == 31
     assert not any(row.problems for row in facts)
+    assert len([row for row in facts if row.kind]) == 31
+    texts = {row.path.name: row for row in facts if not row.kind}
+    assert set(texts) == {"README.md", "LICENSE.chatterbot-corpus"}
+    for row in texts.values():
+        assert row.notes == ("plain text: give it by name to have it read as sentences",)
+        assert [(each.rows, each.fault) for each in row.left_out] == [(None, False)]
     assert sum(row.rows or 0 for row in facts) == 911 + 498
 
 
@@ -44,7 +53,7 @@ def test_every_bad_file_is_a_row_with_its_problem(hostile: Path, marker: Path) -
     )
     assert rows["key.pt"].keys == ("questions", "metadata")
     assert (rows["half.pt"].kind, rows["half.pt"].rows) == (None, None)
-    assert rows["other_keys.pt"].shapes == {"weight": [12, 768]}
+    assert rows["other_keys.pt"].shapes == {"weight": [12, 768], "bias": [768]}
 
 
 def test_left_out_rows_are_told(save: Callable, rows: Callable) -> None:
@@ -53,14 +62,33 @@ def test_left_out_rows_are_told(save: Callable, rows: Callable) -> None:
     (facts,) = inspect([save("nan.pt", tensor)])
     assert (facts.rows, facts.usable_rows) == (5, 4)
     assert facts.problems == ("1 of 5 rows left out: not finite (NaN or infinity)",)
+    assert [(each.rows, each.lines, each.fault) for each in facts.left_out] == [(1, (), True)]
+
+
+def test_another_width_is_told_as_such(save: Callable, rows: Callable) -> None:
+    path = save("llm_0123.pt", rows(94, 1, 4096).half())
+    (facts,) = inspect([path])
+    assert (facts.kind, facts.width, facts.rows, facts.usable_rows) == (Kind.BARE, 4096, 94, 0)
+    assert facts.problems == ("tensor: expected width 768, got 4096 (shape [94, 4096])",)
+    assert [(each.path, each.rows) for each in facts.left_out] == [(path, None)]
+    assert inspect([path], width=4096)[0].usable_rows == 94
+
+
+def test_text_given_by_name_is_a_row_like_others(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("One sentence.\nAnother.\n")
+    (facts,) = inspect([path])
+    assert (facts.kind, facts.task, facts.rows, facts.usable_rows) == ("text", "reconstruct", 2, 2)
+    (found,) = inspect([tmp_path])
+    assert (found.kind, found.rows, found.problems) == (None, None, ())
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "void").mkdir()
     facts = inspect([tmp_path / "void", tmp_path / "nowhere.pt", tmp_path / "nowhere.pt"])
     assert [(row.path.name, row.problems) for row in facts] == [
-        ("void", ("no .pt files in this folder",)),
         ("nowhere.pt", ("missing: no such file",)),
+        ("void", ("no files in this folder",)),
     ]
 
 
