@@ -16,7 +16,6 @@ from cubeopt.data import unify
 from cubeopt.db import embedded
 from cubeopt.db import engine as db_engine
 from cubeopt.settings import Settings
-from cubeopt.trial import Task
 
 torch.set_num_threads(1)  # two threads on a busy two-core machine are many times slower
 
@@ -77,7 +76,7 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = torch.nn.functional.normalize(rows, dim=1)
         content = {"questions": rows[:8], "answers": rows[8:], "metadata": [{}] * 8}
         torch.save(content, folder / f"dialogue_{number:032x}.pt")
-    unify.build([folder], folder / "built", list(Task), width=24)
+    unify.build([folder], folder / "built", unify.BuildOptions(width=24))
     return folder / "built"
 
 

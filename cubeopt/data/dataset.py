@@ -1,40 +1,77 @@
-"""The dataset folder: written whole or not at all, verified when read.
+"""The dataset folder, read: distinct sentences, and rows that say which is to become which.
 
-Shapes: M distinct sentences, N rows of a task, D embedding, B batch.
+``embeddings.npy`` holds the sentences (read as a memory map), ``rows.safetensors`` the columns,
+``manifest.json`` the names and where everything came from. The *fingerprint* is of the content
+alone, and it is checked whenever a folder is read.
+
+Shapes: M distinct sentences, N rows, D embedding.
 """
 
-import ctypes
 import hashlib
 import json
 import os
-import shutil
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int16, Int64, UInt8
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from cubeopt.data.normalisation import NAMES, Normalisation
 from cubeopt.errors import DataError
 from cubeopt.trial import Task
 
-FORMAT = 1
-TENSORS = "embeddings.safetensors"
+FORMAT = 2
+EMBEDDINGS = "embeddings.npy"
+ROWS = "rows.safetensors"
 MANIFEST = "manifest.json"
-TASKS = (Task.RECONSTRUCT, Task.ANSWER)  # a task's code in the file is its place here
+FILES = (EMBEDDINGS, ROWS, MANIFEST)
+TASKS = tuple(Task)  # a task's code in the file is its place here
 SPLITS = ("train", "validation", "test")  # so is a split's
-_DTYPES = {
-    "embeddings": torch.float32,
+COLUMNS = {
     "source": torch.int64,
     "target": torch.int64,
     "task": torch.uint8,
     "split": torch.uint8,
+    "corpus": torch.uint8,
+    "label": torch.int16,
+    "group": torch.int64,
 }
+# What the manifest says that is content: it decides, with the tensors, the fingerprint.
+NAMED = ("format", "tasks", "corpora", "label_names", "weights", "normalisation")
+_PIECE_BYTES = 1 << 24  # hashed at a time
+_MISFIT = "damaged dataset: its tensors do not fit together"
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of a dataset: row numbers in its embeddings, and what is known of each."""
+
+    source: Int64[Tensor, " N"]
+    target: Int64[Tensor, " N"]
+    task: UInt8[Tensor, " N"]  # its place in TASKS
+    corpus: UInt8[Tensor, " N"]  # its place in the dataset's corpora
+    label: Int16[Tensor, " N"]  # its place in the label names of the task; -1: none
+    group: Int64[Tensor, " N"]  # rows of one group stand in one split
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+@dataclass(frozen=True)
+class _Names:
+    corpora: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    label_names: Mapping[Task, tuple[str, ...]]
+    weights: Mapping[str, float]
+    normalisation: str
+    norm: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,75 +81,107 @@ class Dataset:
     folder: Path
     fingerprint: str
     manifest: Mapping[str, Any]
-    embeddings: Float[Tensor, "M D"]
-    rows: Mapping[str, Tensor]  # source, target, task and split of every row
+    embeddings: Float[Tensor, "M D"]  # a memory map where it was loaded, in the dtype stored
+    columns: Mapping[str, Tensor]  # the names and dtypes of COLUMNS
+    corpora: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    label_names: Mapping[Task, tuple[str, ...]] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)  # of mixing, for every corpus
+    normalisation: Normalisation = field(default_factory=Normalisation)
 
-    def pairs(self, task: Task, split: str) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
-        """Row numbers in the embeddings: inputs and what they are to become."""
-        self._check(task)
-        wanted = self.rows["task"] == TASKS.index(task)
-        wanted &= self.rows["split"] == SPLITS.index(split)
-        return self.rows["source"][wanted], self.rows["target"][wanted]
+    def rows(self, tasks: Sequence[Task], split: str) -> Rows:
+        """The rows of *tasks* in *split*, in the order in which they are stored."""
+        wanted = self._of(tasks) & (self.columns["split"] == SPLITS.index(split))
+        return Rows(**{name: self.columns[name][wanted] for name in COLUMNS if name != "split"})
 
-    def counts(self, task: Task) -> dict[str, int]:
-        """Rows of *task* in each split."""
-        return {split: len(self.pairs(task, split)[0]) for split in SPLITS}
+    def counts(self, tasks: Sequence[Task]) -> dict[str, int]:
+        """Rows of *tasks* in each split."""
+        splits = self.columns["split"][self._of(tasks)]
+        return {name: int((splits == code).sum()) for code, name in enumerate(SPLITS)}
 
-    def _check(self, task: Task) -> None:
-        if task not in self.manifest["tasks"]:
-            raise DataError(
-                f"{self.folder}: no rows for the task {task}, only for "
-                f"{', '.join(self.manifest['tasks'])}; build it again with --task {task} or both"
-            )
-
-
-def batch_rows(count: int, batch_size: int, seed: int, epoch: int) -> Int[Tensor, "steps B"]:
-    """The order in which *epoch* visits *count* rows, as full batches.
-
-    The last batch is filled up from the start of the same order.
-    """
-    assert count > 0, "an empty split has no order"
-    digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    order = torch.randperm(count, generator=generator)
-    steps = -(-count // batch_size)
-    return order[torch.arange(steps * batch_size) % count].view(steps, batch_size)
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Of the content alone: names, types, shapes and numbers."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
+    def _of(self, tasks: Sequence[Task]) -> Bool[Tensor, " N"]:
+        assert tasks, "rows are of at least one task"
+        for task in tasks:
+            if task not in self.tasks:
+                raise DataError(
+                    f"{self.folder}: no rows for the task {task}, only for "
+                    f"{', '.join(self.tasks)}; give one of these, or build a dataset with it"
+                )
+        codes = torch.tensor([TASKS.index(task) for task in tasks], dtype=torch.uint8)
+        return torch.isin(self.columns["task"], codes)
 
 
 def load(folder: Path) -> Dataset:
     """Read the dataset in *folder*; DataError when it is missing, damaged or of another format."""
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     if manifest["format"] != FORMAT:
         raise DataError(
             f"{folder}: dataset format {manifest['format']!r}, but this version reads {FORMAT}; "
             "build it again"
         )
-    try:
-        tensors = load_file(folder / TENSORS)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{folder}: damaged dataset: {TENSORS}: {error}") from error
-    if fingerprint(tensors) != manifest["fingerprint"]:
+    names = _names(folder, manifest)
+    embeddings = _embeddings(folder)
+    tensors = _tensors(folder)
+    if not _well_formed(embeddings, tensors, names):
+        raise DataError(f"{folder}: {_MISFIT}")
+    pieces = _threaded_digests(embeddings)
+    found = fingerprint(manifest, embeddings.shape, embeddings.dtype, pieces, tensors)
+    if found != manifest["fingerprint"]:
         raise DataError(
             f"{folder}: damaged dataset: its content is not what its fingerprint says; "
             "build it again"
         )
-    if not _well_formed(tensors):
-        raise DataError(f"{folder}: damaged dataset: its tensors do not fit together")
-    embeddings = tensors.pop("embeddings")
-    return Dataset(folder, manifest["fingerprint"], manifest, embeddings, tensors)
+    mean, deviation = tensors.pop("mean", None), tensors.pop("deviation", None)
+    return Dataset(
+        folder,
+        found,
+        manifest,
+        embeddings,
+        tensors,
+        names.corpora,
+        names.tasks,
+        names.label_names,
+        names.weights,
+        Normalisation(names.normalisation, mean, deviation, names.norm),
+    )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def fingerprint(
+    manifest: Mapping[str, Any],
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    pieces: Iterable[bytes],
+    tensors: Mapping[str, Tensor],
+) -> str:
+    """Of the content alone: names, types, shapes and numbers.
+
+    *shape*, *dtype* and the digests of *pieces* are those of the embeddings, which need not be in
+    memory.
+    """
+    total = hashlib.sha256()
+    named = {name: manifest[name] for name in NAMED}
+    total.update(json.dumps([named, list(shape), str(dtype)], sort_keys=True).encode())
+    for piece in pieces:
+        total.update(piece)
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def piece_rows(width: int, dtype: torch.dtype) -> int:
+    """Rows of embeddings that are hashed together, the last piece's apart."""
+    return max(1, _PIECE_BYTES // (width * dtype.itemsize))
+
+
+def piece_digest(rows: Float[Tensor, "_ D"]) -> bytes:
+    """Of the bytes of *rows*, which must be contiguous."""
+    return hashlib.sha256(rows.view(torch.uint8).numpy().data).digest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of any format in *folder*, a dictionary with format, fingerprint and tasks."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -128,98 +197,72 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _well_formed(tensors: Mapping[str, Tensor]) -> bool:
-    if {name: tensor.dtype for name, tensor in tensors.items()} != _DTYPES:
-        return False
-    embeddings, *columns = (tensors[name] for name in _DTYPES)
-    if embeddings.ndim != 2 or {column.shape for column in columns} != {columns[0].shape}:
-        return False
-    limits = (len(embeddings), len(embeddings), len(TASKS), len(SPLITS))
-    return columns[0].ndim == 1 and all(
-        bool(((column >= 0) & (column < limit)).all())
-        for column, limit in zip(columns, limits, strict=True)
-    )
-
-
-def write(folder: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> bool:
-    """Put a dataset at *folder* in one step; False when the same one already stands there."""
-    check_place(folder)
-    if _holds(folder, manifest["fingerprint"]):
-        return False
-    folder = folder.resolve()
-    fresh = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
+def _names(folder: Path, manifest: Mapping[str, Any]) -> _Names:
+    """What the manifest says, with its types; a file that a person changed may say anything."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh.mkdir()
-        save_file(dict(tensors), fresh / TENSORS)
-        (fresh / TENSORS).chmod(0o644)  # safetensors makes it readable to its owner alone
-        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        for path in (fresh / TENSORS, fresh / MANIFEST, fresh):
-            _sync(path)
-        _put(fresh, folder)
-        _sync(folder.parent)
-    except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror}") from error
-    except SafetensorError as error:
-        raise DataError(f"cannot write {folder}: {error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)  # what failed, or what was replaced
-    return True
-
-
-def check_place(folder: Path) -> None:
-    """Refuse a *folder* whose replacement would destroy anything but a dataset."""
-    try:
-        held = {path.name for path in folder.iterdir()}
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror}") from error
-    if not held:
-        return
-    if MANIFEST not in held or held - {MANIFEST, TENSORS}:
-        other = min(held - {MANIFEST, TENSORS}, default=TENSORS)
-        raise DataError(
-            f"{folder} is not a dataset folder (it holds {other}); "
-            "choose a folder that does not exist yet"
+        normalisation = manifest["normalisation"]
+        return _Names(
+            tuple(str(name) for name in manifest["corpora"]),
+            tuple(Task(task) for task in manifest["tasks"]),
+            {Task(task): tuple(names) for task, names in manifest["label_names"].items()},
+            {str(name): float(weight) for name, weight in manifest["weights"].items()},
+            NAMES[NAMES.index(normalisation["name"])],
+            None if normalisation["norm"] is None else float(normalisation["norm"]),
         )
-    _read_manifest(folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder}: damaged dataset: {MANIFEST}: {_said(error)}") from error
 
 
-def _holds(folder: Path, wanted: str) -> bool:
+def _embeddings(folder: Path) -> Float[Tensor, "M D"]:
     try:
-        return load(folder).fingerprint == wanted
-    except DataError:
+        # Mode "c": torch wants what it could write to, and what it wrote would stay in memory.
+        table = np.load(folder / EMBEDDINGS, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{folder}: damaged dataset: {EMBEDDINGS}: {_said(error)}") from error
+    fit = isinstance(table, np.ndarray) and table.dtype.str in ("<f4", "<f2")
+    if not fit or table.ndim != 2 or 0 in table.shape or not table.flags.c_contiguous:
+        raise DataError(f"{folder}: {_MISFIT}")
+    return torch.from_numpy(table)
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / ROWS)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{folder}: damaged dataset: {ROWS}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return message.splitlines()[0]
+
+
+def _threaded_digests(embeddings: Float[Tensor, "M D"]) -> Iterator[bytes]:
+    pieces = embeddings.split(piece_rows(embeddings.shape[1], embeddings.dtype))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        yield from pool.map(piece_digest, pieces)
+
+
+def _well_formed(
+    embeddings: Float[Tensor, "M D"], tensors: Mapping[str, Tensor], names: _Names
+) -> bool:
+    if (names.norm is not None) != (names.normalisation == "l2"):
         return False
-
-
-def _put(fresh: Path, folder: Path) -> None:
-    """Give *fresh* the name *folder*; what had it before is found at *fresh* afterwards."""
-    if not folder.exists() or not any(folder.iterdir()):
-        os.rename(fresh, folder)
-    elif not _exchange(fresh, folder):
-        old = fresh.with_name(f"{fresh.name}.old")
-        os.rename(folder, old)
-        try:
-            os.rename(fresh, folder)
-        except OSError:
-            os.rename(old, folder)
-            raise
-        os.rename(old, fresh)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step, where system and file system can."""
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return renameat2 is not None and not renameat2(
-        here, os.fsencode(one), here, os.fsencode(other), exchange
+    scale: dict[str, torch.dtype] = {}
+    if names.normalisation == "standardise":
+        scale = dict.fromkeys(("mean", "deviation"), torch.float64)
+    if {name: tensor.dtype for name, tensor in tensors.items()} != COLUMNS | scale:
+        return False
+    columns = [tensors[name] for name in COLUMNS]
+    if columns[0].ndim != 1 or {column.shape for column in columns} != {columns[0].shape}:
+        return False
+    if any(tensors[name].shape != embeddings.shape[1:] for name in scale):
+        return False
+    limits = {
+        **dict.fromkeys(("source", "target"), len(embeddings)),
+        **{"task": len(TASKS), "split": len(SPLITS), "corpus": len(names.corpora)},
+    }
+    return all(
+        bool(((tensors[name] >= 0) & (tensors[name] < limit)).all())
+        for name, limit in limits.items()
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

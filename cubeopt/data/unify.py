@@ -1,54 +1,69 @@
 """Many files of embeddings made one dataset, split so that no text stands on two sides.
 
-A *group* is what must stay together: a dialogue, all pairs of one question, a lone sentence.
-Sentences are known by a *digest* of the bytes of their float32 row.
-
-Shapes: N rows, D embedding.
+Shapes: M sentences of the dataset, D embedding.
 """
 
-import hashlib
 import logging
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import cubeopt
-from cubeopt.data import dataset, sources
+from cubeopt.data import columns, dataset, entries, folder, intake, normalisation, pool, splits
+from cubeopt.data.columns import Columns
 from cubeopt.data.dataset import SPLITS, TASKS
-from cubeopt.data.sources import DEFAULT_WIDTH, Kind, LeftOut, Source
-from cubeopt.errors import DataError
-from cubeopt.trial import Task
+from cubeopt.data.duplicates import THRESHOLDS
+from cubeopt.data.intake import Intake, Progress, SourceRows
+from cubeopt.data.normalisation import Normalisation
+from cubeopt.data.pool import Pool, Sentences
+from cubeopt.data.sources import DEFAULT_WIDTH, LeftOut
+from cubeopt.errors import DataError, StrictError
+from cubeopt.trial import Task, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-DUPLICATE = "duplicate: the same embeddings stand in the dataset already"
-OVERLAP = "overlap: a sentence of the pair also stands in an earlier split"
-BARE_ONLY = "bare tensors feed only the task reconstruct"
-
-Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
-Digest = bytes
-Pair = tuple[Digest, Digest]  # of a lone sentence: twice the same
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+_MOST_CORPORA = 256  # codes of one byte
 
 
 @dataclass(frozen=True)
-class SourceRows:
-    """One file that went into a dataset."""
+class BuildOptions:
+    """What a person may choose; none of it depends on the names or the order of files."""
 
-    path: Path
-    kind: Kind
-    rows: int  # in the file
-    usable_rows: int
-    sha256: str
+    tasks: tuple[Task, ...] | None = None  # None: every task that the files have
+    width: int = DEFAULT_WIDTH
+    seed: int = 0
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    near: float | None = 0.999  # cosine from which two sentences count as one; None: equal bytes
+    normalisation: str = "none"
+    dtype: str = "float32"
+    weights: Mapping[str, float] = field(default_factory=dict)  # of mixing, by corpus
+    teacher: str | None = None  # take the files of this teacher, and those that name none
+    labels: Mapping[Path, Path] = field(default_factory=dict)  # file -> JSON lines
+    corpora: Mapping[Path, str] = field(default_factory=dict)  # path as given -> corpus
+    strict: bool = False  # StrictError instead of leaving anything out by fault
 
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path)}
+
+_DEFAULTS = BuildOptions()
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Sentences that are one with others, and pairs that are labelled in two ways."""
+
+    occurrences: int  # of sentences in the files
+    exact: int  # of them equal to another
+    near: int  # distinct sentences replaced by one that is almost the same
+    conflicting_labels: int
 
 
 @dataclass(frozen=True)
@@ -57,314 +72,293 @@ class BuildReport:
 
     folder: Path
     fingerprint: str
+    sentences: int
     counts: Mapping[str, Mapping[str, int]]  # rows by task and split
+    corpora: Mapping[str, Mapping[str, Any]]  # rows by corpus and split, and the weight
+    duplicates: Duplicates
     sources: tuple[SourceRows, ...]
     left_out: tuple[LeftOut, ...]
+    problems: tuple[str, ...]
     unchanged: bool  # the same dataset stood there already
 
     def as_json(self) -> dict[str, Any]:
         return {
             "folder": str(self.folder),
             "fingerprint": self.fingerprint,
+            "sentences": self.sentences,
             "rows": self.counts,
+            "corpora": self.corpora,
+            "duplicates": asdict(self.duplicates),
             "sources": [row.as_json() for row in self.sources],
             "left_out": [_left_out_json(row) for row in self.left_out],
+            "problems": list(self.problems),
             "unchanged": self.unchanged,
         }
 
 
 def _left_out_json(row: LeftOut) -> dict[str, Any]:
-    return {**asdict(row), "path": str(row.path)}
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """All usable rows of all files, and what belongs together."""
-
-    sentences: dict[Digest, Tensor] = field(default_factory=dict)
-    groups: dict[Kind, dict[Digest, set[Pair]]] = field(
-        default_factory=lambda: {kind: {} for kind in Kind}
-    )
-    # Every pair of every file with its group: the same pair may stand in several.
-    pairs: list[tuple[Path, Digest, Pair]] = field(default_factory=list)
+    return {**asdict(row), "path": str(row.path), "lines": list(row.lines)}
 
 
 def build(
     paths: Sequence[Path],
     out: Path,
-    tasks: Sequence[Task],
-    width: int = DEFAULT_WIDTH,
-    seed: int = 0,
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    options: BuildOptions = _DEFAULTS,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Unify the files among and below *paths* into one dataset folder at *out*.
+    """Unify the files among, below or matched by *paths* into one dataset folder at *out*.
 
-    What the dataset holds depends on the content of the files, *tasks*, *width*, *seed* and
-    *fractions*; neither on names nor on order.
+    What the dataset holds depends on the content of the files and *options*; neither on names
+    nor on order.
     """
-    _check_fractions(fractions)
-    assert tasks, "a dataset needs a task"
-    tasks = [task for task in TASKS if task in tasks]
-    dataset.check_place(out)
-    read, left_out = _read(paths, width, progress)
-    pool, left = _gather(read, tasks)
-    left_out += left
-    splits = _assign(pool.groups, fractions, seed)
-    tensors, left = _rows(pool, splits, tasks)
-    left_out += left
-    counts = _counts(tensors, tasks)
-    _check_counts(counts, pool.groups)
-    used = tuple(_source_rows(source) for source in read)
-    fingerprint = dataset.fingerprint(tensors)
-    manifest = {
-        "format": dataset.FORMAT,
-        "fingerprint": fingerprint,
-        "embedding_size": width,
-        "sentences": len(tensors["embeddings"]),
-        "tasks": [str(task) for task in tasks],
-        "rows": counts,
-        "sources": [row.as_json() for row in used],
-        "left_out": [_left_out_json(row) for row in left_out],
-        "seed": seed,
-        "fractions": list(fractions),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cubeopt": cubeopt.__version__,
-    }
-    written = dataset.write(out, tensors, manifest)
-    logger.info("dataset %s at %s: %s", fingerprint[:12], out, counts)
-    return BuildReport(out, fingerprint, counts, used, tuple(left_out), not written)
+    tell = progress or (lambda stage, done, total: None)
+    _check(options)
+    folder.check_place(out)
+    taken = intake.read(
+        paths,
+        options.width,
+        options.tasks,
+        options.teacher,
+        options.labels,
+        options.corpora,
+        tell,
+    )
+    corpora = _corpora(taken, options.weights)
+    sources, label_names = intake.label_names(taken.sources)
+    describer = ThreadPoolExecutor(1)
+    try:
+        described = [describer.submit(intake.describe, source) for source in sources]
+        gathered = pool.gather(sources, options.near, tell)
+        draft = _draft(taken, label_names, gathered, corpora, options)
+        _check_counts(draft)
+        if options.strict:
+            _check_strict(draft)
+        files = tuple(each.result() for each in described)
+    finally:
+        describer.shutdown(cancel_futures=True)
+    return _write(out, draft, files, options, tell)
 
 
-def _check_fractions(fractions: tuple[float, float, float]) -> None:
+def _check(options: BuildOptions) -> None:
+    """Refuse what a person wrote and no file could make right."""
+    fractions = options.fractions
     if not all(part > 0 for part in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise DataError(
             f"fractions {list(fractions)}: three numbers above 0 that sum to 1 are needed, "
             f"for {', '.join(SPLITS)}"
         )
+    low, high = THRESHOLDS
+    if options.near is not None and not low <= options.near <= high:
+        raise DataError(f"near {options.near}: a cosine from {low} to {high} is needed, or off")
+    for name, weight in options.weights.items():
+        if not (math.isfinite(weight) and weight > 0):
+            raise DataError(
+                f"weight {name}={weight}: a number above 0 is needed; "
+                "to leave a corpus out, leave out its files"
+            )
+    _check_name("normalisation", options.normalisation, normalisation.NAMES)
+    _check_name("dtype", options.dtype, tuple(DTYPES))
+    assert options.tasks is None or options.tasks, "a dataset needs a task"
 
 
-def _read(
-    paths: Sequence[Path], width: int, progress: Progress | None
-) -> tuple[list[Source], list[LeftOut]]:
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder")
-    files = sources.find(paths)
-    read: list[Source] = []
-    left_out: list[LeftOut] = []
-    for done, file in enumerate(files, start=1):
-        try:
-            source = sources.read(file, width)
-        except DataError as error:
-            left_out.append(LeftOut(file, str(error).removeprefix(f"{file}: "), None))
-        else:
-            read.append(source)
-            left_out += source.left_out
-        if progress is not None:
-            progress("reading files", done, len(files))
-    if not files:
-        raise DataError(f"no .pt files in {', '.join(str(path) for path in paths) or 'no paths'}")
-    if not read:
-        first = left_out[0]
+def _check_name(what: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
         raise DataError(
-            f"no usable embeddings in {len(files)} files; the first, {first.path}: {first.reason}"
+            f"{what} {given!r}: expected one of {', '.join(known)}"
+            f"{did_you_mean(given, frozenset(known))}"
         )
-    return read, left_out
 
 
-def _gather(read: Sequence[Source], tasks: Sequence[Task]) -> tuple[_Pool, list[LeftOut]]:
-    pool = _Pool()
-    for source in read:
-        if source.target is not None:
-            _gather_pairs(pool, source, source.target)
-    left_out = []
-    # Lone sentences come last: one that a pair holds needs no group of its own, which
-    # could only pull the pair's sentence into another split.
-    for source in read:
-        if source.target is not None:
-            continue
-        if Task.RECONSTRUCT not in tasks:
-            left_out.append(LeftOut(source.path, BARE_ONLY, source.usable_rows))
-        elif duplicates := _gather_sentences(pool, source):
-            left_out.append(LeftOut(source.path, DUPLICATE, duplicates))
-    return pool, left_out
+@dataclass(frozen=True, eq=False)
+class _Draft:
+    """A dataset that is decided, but not written."""
+
+    intake: Intake
+    label_names: Mapping[Task, tuple[str, ...]]
+    pool: Pool
+    columns: Columns
+    tasks: tuple[Task, ...]
+    corpora: tuple[str, ...]
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return (*self.intake.left_out, *self.columns.left_out)
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Rows by task and split."""
+        codes = self.columns.tensors["task"]
+        return {
+            str(task): _by_split(self.columns, codes == TASKS.index(task)) for task in self.tasks
+        }
+
+    @property
+    def duplicates(self) -> Duplicates:
+        occurrences = sum(len(side) for sides in self.pool.numbers for side in sides)
+        distinct = len(self.pool.sentences)
+        near = int((self.pool.stands != torch.arange(distinct)).sum())
+        return Duplicates(occurrences, occurrences - distinct, near, self.columns.conflicts)
 
 
-def _gather_pairs(pool: _Pool, source: Source, target: Float[Tensor, "N D"]) -> None:
-    questions = _add(pool, source.source)
-    pairs = list(zip(questions, _add(pool, target), strict=True))
-    if source.kind is Kind.DIALOGUE:
-        keys = [_digest(b"dialogue", *(part for pair in pairs for part in pair))] * len(pairs)
-    else:
-        keys = [_digest(b"question", question) for question in questions]
-    for key, pair in zip(keys, pairs, strict=True):
-        pool.groups[source.kind].setdefault(key, set()).add(pair)
-        pool.pairs.append((source.path, key, pair))
+def _corpora(taken: Intake, weights: Mapping[str, float]) -> tuple[str, ...]:
+    names = tuple(sorted({source.corpus for source in taken.sources}))
+    for name in weights:
+        if name not in names:
+            raise DataError(f"weight for the corpus {name!r}: there are only {', '.join(names)}")
+    if len(names) > _MOST_CORPORA:
+        raise DataError(f"{len(names)} corpora, but at most {_MOST_CORPORA} are possible")
+    return names
 
 
-def _gather_sentences(pool: _Pool, source: Source) -> int:
-    """Add lone sentences as groups of one; the number of those that were known already."""
-    duplicates = 0
-    for digest, row in zip(_digests(source.source), source.source, strict=True):
-        if digest in pool.sentences:
-            duplicates += 1
-            continue
-        pool.sentences[digest] = row
-        pool.groups[Kind.BARE][_digest(b"sentence", digest)] = {(digest, digest)}
-    return duplicates
+def _tasks(taken: Intake, asked: Sequence[Task] | None) -> tuple[Task, ...]:
+    """The tasks of the dataset: those asked for; else all that the files have rows for."""
+    known = {source.task for source in taken.sources} | {Task.RECONSTRUCT}
+    return tuple(task for task in TASKS if task in (known if asked is None else asked))
 
 
-def _add(pool: _Pool, rows: Float[Tensor, "N D"]) -> list[Digest]:
-    digests = _digests(rows)
-    for digest, row in zip(digests, rows, strict=True):
-        pool.sentences.setdefault(digest, row)
-    return digests
+def _draft(
+    taken: Intake,
+    label_names: Mapping[Task, tuple[str, ...]],
+    gathered: Pool,
+    corpora: tuple[str, ...],
+    options: BuildOptions,
+) -> _Draft:
+    tasks = _tasks(taken, options.tasks)
+    everything, keys = entries.entries(gathered, corpora)
+    rows, known = entries.without_known(everything, gathered)
+    shared = splits.assign(
+        columns.members(rows, gathered),
+        keys,
+        len(gathered.sentences),
+        options.fractions,
+        options.seed,
+    )
+    made = columns.columns(rows, everything, shared, gathered, tasks)
+    left_out = (*(known if Task.RECONSTRUCT in tasks else ()), *made.left_out)
+    return _Draft(taken, label_names, gathered, replace(made, left_out=left_out), tasks, corpora)
 
 
-def _digests(rows: Float[Tensor, "N D"]) -> list[Digest]:
-    return [hashlib.sha256(row).digest() for row in rows.contiguous().numpy()]
-
-
-def _digest(*parts: bytes) -> Digest:
-    return hashlib.sha256(b"".join(parts)).digest()
-
-
-def _assign(
-    groups: Mapping[Kind, Mapping[Digest, Collection[Pair]]],
-    fractions: Sequence[float],
-    seed: int,
-) -> dict[Digest, int]:
-    """The split of every group, so that each kind of file comes near *fractions* by rows."""
-    splits: dict[Digest, int] = {}
-    sizes = {kind: {key: len(pairs) for key, pairs in groups[kind].items()} for kind in Kind}
-    for kind in Kind:
-        splits.update(_assign_kind(sizes[kind], fractions, seed))
-    with_pairs = {**sizes[Kind.DIALOGUE], **sizes[Kind.PREPARED]}
-    for some in (*sizes.values(), with_pairs, {**with_pairs, **sizes[Kind.BARE]}):
-        _fill_empty(splits, some)
-    return splits
-
-
-def _assign_kind(
-    sizes: Mapping[Digest, int], fractions: Sequence[float], seed: int
-) -> dict[Digest, int]:
-    """Each group in turn, in an order drawn by *seed*, goes where most is missing.
-
-    That is: the largest share of what a split should hold, where the group still fits; where it
-    fits nowhere, most rows.
-    """
-    wanted = [part * sum(sizes.values()) for part in fractions]
-    missing = list(wanted)
-    splits = {}
-    for key in sorted(sizes, key=lambda key: _digest(f"{seed} ".encode(), key)):
-        fitting = [split for split, rows in enumerate(missing) if rows >= sizes[key]]
-        if fitting:
-            splits[key] = max(fitting, key=lambda split: missing[split] / wanted[split])
-        else:
-            splits[key] = missing.index(max(missing))
-        missing[splits[key]] -= sizes[key]
-    return splits
-
-
-def _fill_empty(splits: dict[Digest, int], sizes: Mapping[Digest, int]) -> None:
-    """Give each split without a group the smallest one of the split with most groups."""
-    for split in range(len(SPLITS)):
-        held = Counter(splits[key] for key in sizes)
-        if len(sizes) < len(SPLITS) or split in held:
-            continue
-        donor = max(sorted(held), key=lambda split: held[split])
-        moved = min((size, key) for key, size in sizes.items() if splits[key] == donor)
-        splits[moved[1]] = split
-
-
-def _rows(
-    pool: _Pool, splits: Mapping[Digest, int], tasks: Sequence[Task]
-) -> tuple[dict[str, Tensor], list[LeftOut]]:
-    """The tensors of the dataset, in an order that only their content decides."""
-    sentence_splits = _sentence_splits(pool, splits)
-    rows: list[tuple[int, int, Digest, Digest]] = []  # task, split, source, target
-    left_out: list[LeftOut] = []
-    if Task.RECONSTRUCT in tasks:
-        task = TASKS.index(Task.RECONSTRUCT)
-        rows += [(task, split, one, one) for one, split in sentence_splits.items()]
-    if Task.ANSWER in tasks:
-        task = TASKS.index(Task.ANSWER)
-        pair_splits, left_out = _pair_splits(pool, splits, sentence_splits)
-        rows += [(task, split, *pair) for pair, split in pair_splits.items()]
-    rows.sort()
-    used = sorted({row[2] for row in rows} | {row[3] for row in rows})
-    numbers = {digest: number for number, digest in enumerate(used)}
-    tensors = {
-        "embeddings": _stack([pool.sentences[digest] for digest in used]),
-        "source": torch.tensor([numbers[row[2]] for row in rows], dtype=torch.int64),
-        "target": torch.tensor([numbers[row[3]] for row in rows], dtype=torch.int64),
-        "task": torch.tensor([row[0] for row in rows], dtype=torch.uint8),
-        "split": torch.tensor([row[1] for row in rows], dtype=torch.uint8),
-    }
-    return tensors, left_out
-
-
-def _stack(rows: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(rows)) if rows else torch.empty(0, 0)
-
-
-def _sentence_splits(pool: _Pool, splits: Mapping[Digest, int]) -> dict[Digest, int]:
-    """The split of every sentence: the earliest of those of its groups."""
-    earliest: dict[Digest, int] = {}
-    for groups in pool.groups.values():
-        for key, pairs in groups.items():
-            for sentence in {part for pair in pairs for part in pair}:
-                earliest[sentence] = min(splits[key], earliest.get(sentence, splits[key]))
-    return earliest
-
-
-def _pair_splits(
-    pool: _Pool, splits: Mapping[Digest, int], sentence_splits: Mapping[Digest, int]
-) -> tuple[dict[Pair, int], list[LeftOut]]:
-    """The split of every pair that no sentence ties to another split, and the others counted."""
-    kept: dict[Pair, int] = {}
-    lost: Counter[tuple[Path, str]] = Counter()
-    seen: set[Pair] = set()
-    for path, key, pair in sorted(pool.pairs, key=lambda row: splits[row[1]]):
-        split = splits[key]
-        if pair in seen:
-            lost[path, DUPLICATE] += 1
-        elif all(sentence_splits[sentence] == split for sentence in pair):
-            kept[pair] = split
-        else:
-            lost[path, OVERLAP] += 1
-        seen.add(pair)
-    return kept, [LeftOut(path, reason, count) for (path, reason), count in lost.items()]
-
-
-def _counts(tensors: Mapping[str, Tensor], tasks: Sequence[Task]) -> dict[str, dict[str, int]]:
-    codes = Counter(zip(tensors["task"].tolist(), tensors["split"].tolist(), strict=True))
-    return {
-        str(task): {name: codes[TASKS.index(task), split] for split, name in enumerate(SPLITS)}
-        for task in tasks
-    }
-
-
-def _check_counts(
-    counts: Mapping[str, Mapping[str, int]],
-    groups: Mapping[Kind, Mapping[Digest, Collection[Pair]]],
-) -> None:
-    for task, rows in counts.items():
+def _check_counts(draft: _Draft) -> None:
+    for task, rows in draft.counts.items():
         for split, count in rows.items():
             if count:
                 continue
-            have = (
-                f"{len(groups[Kind.DIALOGUE])} dialogues, {len(groups[Kind.PREPARED])} questions "
-                f"and {len(groups[Kind.BARE])} lone sentences"
-            )
+            of_task = draft.columns.tensors["task"] == TASKS.index(Task(task))
+            groups = len(draft.columns.tensors["group"][of_task].unique())
             raise DataError(
                 f"task {task}: no rows for the {split} split: at least {len(SPLITS)} groups that "
-                f"share no text are needed, got {have}; give more files"
+                "share no text are needed (dialogues, pairs of one question, lone sentences), "
+                f"got {groups}; give more files"
             )
 
 
-def _source_rows(source: Source) -> SourceRows:
-    with source.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return SourceRows(source.path, source.kind, source.rows, source.usable_rows, digest)
+def _check_strict(draft: _Draft) -> None:
+    reasons = [
+        f"{row.path}: {row.reason}" + ("" if row.rows is None else f" ({row.rows} rows)")
+        for row in draft.left_out
+        if row.fault
+    ]
+    reasons += draft.intake.problems
+    if reasons:
+        raise StrictError(f"strict: nothing written, {len(reasons)} faults: {'; '.join(reasons)}")
+
+
+def _write(
+    out: Path,
+    draft: _Draft,
+    files: tuple[SourceRows, ...],
+    options: BuildOptions,
+    tell: Progress,
+) -> BuildReport:
+    numbers, tensors = draft.columns.sentences, draft.columns.tensors
+    training = tensors["source"][tensors["split"] == SPLITS.index("train")].unique()
+    read, step = draft.pool.sentences, dataset.piece_rows(options.width, torch.float32)
+    scale = normalisation.measure(
+        options.normalisation,
+        _pieces(read, numbers, step, "measuring norms", tell),
+        _pieces(read, numbers[training], step, "measuring numbers", tell),
+    )
+    if scale.mean is not None and scale.deviation is not None:
+        tensors = tensors | {"mean": scale.mean, "deviation": scale.deviation}
+    dtype = DTYPES[options.dtype]
+    rows = _pieces(read, numbers, dataset.piece_rows(options.width, dtype), "writing", tell)
+    manifest = _manifest(draft, scale, files, options)
+    fingerprint, written = folder.write(
+        out,
+        manifest,
+        (len(numbers), options.width),
+        dtype,
+        (scale.store(piece).to(dtype) for piece in rows),
+        tensors,
+    )
+    logger.info("dataset %s at %s: %s", fingerprint[:12], out, draft.counts)
+    return BuildReport(
+        folder=out,
+        fingerprint=fingerprint,
+        sentences=len(numbers),
+        counts=draft.counts,
+        corpora=manifest["corpora_rows"],
+        duplicates=draft.duplicates,
+        sources=files,
+        left_out=draft.left_out,
+        problems=draft.intake.problems,
+        unchanged=not written,
+    )
+
+
+def _pieces(
+    sentences: Sentences, numbers: Int[Tensor, " M"], step: int, stage: str, tell: Progress
+) -> Iterator[Float[Tensor, "_ D"]]:
+    """The rows of *numbers*, some at a time; the next are fetched while those are used."""
+    done = 0
+    with ThreadPoolExecutor(1) as reader:
+        coming: deque[Future[Tensor]] = deque()
+        for some in numbers.split(step):
+            coming.append(reader.submit(sentences.__getitem__, some))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+                done += step
+                tell(stage, done, len(numbers))
+        yield coming.popleft().result()
+        tell(stage, len(numbers), len(numbers))
+
+
+def _manifest(
+    draft: _Draft, scale: Normalisation, files: tuple[SourceRows, ...], options: BuildOptions
+) -> dict[str, Any]:
+    weights = {name: float(options.weights.get(name, 1.0)) for name in draft.corpora}
+    codes = draft.columns.tensors["corpus"]
+    return {
+        "format": dataset.FORMAT,
+        "embedding_size": options.width,
+        "dtype": options.dtype,
+        "sentences": len(draft.columns.sentences),
+        "tasks": [str(task) for task in draft.tasks],
+        "label_names": {
+            str(task): list(draft.label_names[task])
+            for task in draft.tasks
+            if task in draft.label_names
+        },
+        "corpora": list(draft.corpora),
+        "weights": weights,
+        "normalisation": scale.facts(),
+        "rows": draft.counts,
+        "corpora_rows": {
+            name: {"weight": weights[name], **_by_split(draft.columns, codes == code)}
+            for code, name in enumerate(draft.corpora)
+        },
+        "duplicates": asdict(draft.duplicates),
+        "sources": [row.as_json() for row in files],
+        "left_out": [_left_out_json(row) for row in draft.left_out],
+        "problems": list(draft.intake.problems),
+        "seed": options.seed,
+        "fractions": list(options.fractions),
+        "near": options.near,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cubeopt": cubeopt.__version__,
+    }
+
+
+def _by_split(made: Columns, wanted: Bool[Tensor, " N"]) -> dict[str, int]:
+    split = made.tensors["split"][wanted]
+    return {name: int((split == code).sum()) for code, name in enumerate(SPLITS)}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ def files(tmp_path: Path, tiny_dataset: Path) -> Path:
     return folder
 
 
-def test_inspect_tells_kind_keys_shapes_dtypes_rows_and_problems(cli: Cli, files: Path) -> None:
+def test_inspect_tells_kind_task_keys_shapes_dtypes_rows_and_problems(
+    cli: Cli, files: Path
+) -> None:
     (files / "broken.pt").write_bytes(b"no tensors")
     torch.save(torch.full((3, 24), torch.nan), files / "[b]bare.pt")
     shown = cli("data", "inspect", files, "--width", "24")
@@ -32,19 +35,39 @@ def test_inspect_tells_kind_keys_shapes_dtypes_rows_and_problems(cli: Cli, files
     assert lines[1] == "    tensor 3x24 float32"
     assert lines[2].startswith("    problem: no usable rows: 3 not finite")
     assert lines[3] == f"{files}/broken.pt: unknown, 0 rows usable"
+    assert lines[-3].endswith(": dialogue, dialogue, dialogue, 8 of 8 rows usable")
     assert lines[-2] == "    questions 8x24 float32, answers 8x24 float32, metadata"
     assert lines[-1] == "14 files, 96 usable rows, 2 files with problems"
     rows = cli("data", "inspect", files, "--width", "24", "--json").json
     assert len(rows) == 14
-    assert set(rows[-1]) == {
-        *("path", "kind", "keys", "shapes", "dtypes", "rows", "usable_rows", "problems"),
-    }
+    assert {"path", "kind", "task", "corpus", "teacher", "left_out", "problems"} <= set(rows[-1])
+
+
+def test_strict_turns_a_problem_into_code_1_after_everything_was_told(
+    cli: Cli, files: Path
+) -> None:
+    good = cli("data", "inspect", files, "--width", "24", "--strict")
+    assert (good.code, good.err) == (0, "")
+    (files / "broken.pt").write_bytes(b"no tensors")
+    bad = cli("data", "inspect", files, "--width", "24", "--strict", "--json")
+    assert bad.code == 1
+    assert len(bad.json) == 13
+    assert bad.err.startswith(f"cubeopt: 1 files with problems (--strict); the first: {files}/bro")
+    assert bad.err.count("\n") == 1
 
 
 def test_the_sample_that_ships_has_no_problems(cli: Cli) -> None:
-    rows = cli("data", "inspect", "--sample", "--json").json
-    assert len(rows) == 31
-    assert not any(row["problems"] for row in rows)
+    ran = cli("data", "inspect", "--sample", "--json", "--strict")
+    assert ran.code == 0
+    assert len([row for row in ran.json if row["kind"]]) == 31
+
+
+def test_a_quoted_pattern_is_expanded(cli: Cli, files: Path, tmp_path: Path) -> None:
+    rows = cli("data", "inspect", f"{files}/dialogue_*[0-4].pt", "--width", "24", "--json").json
+    assert len(rows) == 5
+    out = tmp_path / "out"
+    built = cli("data", "build", f"{files}/dialogue_*[0-4].pt", "--width", "24", "--out", out)
+    assert "sources      5 files" in built.out
 
 
 def test_a_dataset_is_built_where_it_is_asked_for_and_building_again_changes_nothing(
@@ -61,18 +84,96 @@ def test_a_dataset_is_built_where_it_is_asked_for_and_building_again_changes_not
     assert "unchanged    yes" in again.out
 
 
-def test_what_is_left_out_is_named_line_by_line(cli: Cli, home: Path, files: Path) -> None:
+def test_every_option_of_build_reaches_the_dataset(cli: Cli, files: Path, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    bare = torch.nn.functional.normalize(torch.randn(60, 24, generator=generator), dim=1)
+    torch.save(bare, files / "bare=1.pt")
+    pairs = {"question_embeddings": bare[:30] + 1, "answer_embeddings": bare[30:] - 1}
+    torch.save({**pairs, "teacher_model": "mine"}, tmp_path / "pairs.pt")
+    torch.save({**pairs, "teacher_model": "other"}, tmp_path / "others.pt")
+    labels = tmp_path / "rows.jsonl"
+    labels.write_text(
+        "".join(
+            json.dumps({"label": ["entailment", "neutral"][row % 2]}) + "\n" for row in range(30)
+        )
+    )
+    ran = cli(
+        *("data", "build", files, f"books={files}/bare=1.pt", f"nli={tmp_path}/pairs.pt"),
+        *(tmp_path / "others.pt", "--width", "24", "--out", tmp_path / "out", "--json"),
+        *("--task", "nli", "--task", "reconstruct", "--seed", "7", "--fractions", "0.6,0.2,0.2"),
+        *("--near", "off", "--normalise", "standardise", "--dtype", "float16"),
+        *("--weight", "books=3", "--weight", "nli=0.5", "--teacher", "mine"),
+        *("--labels", f"{tmp_path}/pairs.pt={labels}"),
+    )
+    assert (ran.code, ran.err) == (0, "")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["tasks"] == ["reconstruct", "nli"]
+    assert (manifest["seed"], manifest["fractions"]) == (7, [0.6, 0.2, 0.2])
+    assert (manifest["near"], manifest["dtype"]) == (None, "float16")
+    assert manifest["normalisation"]["name"] == "standardise"
+    assert manifest["weights"] == {"books": 3.0, "dialogue": 1.0, "nli": 0.5}
+    assert manifest["rows"]["nli"] == {"train": 18, "validation": 6, "test": 6}
+    assert [Path(row["path"]).name for row in manifest["left_out"]] == ["others.pt"]
+
+
+def test_the_text_tells_files_duplicates_rows_corpora_and_what_is_left_out(
+    cli: Cli, files: Path, tmp_path: Path
+) -> None:
     (files / "empty.pt").write_bytes(b"")
-    rows = torch.nn.functional.normalize(torch.randn(5, 24), dim=1)
-    rows[1] = torch.inf
-    torch.save(rows, files / "some.pt")
-    ran = cli("data", "build", files, "--width", "24", "--out", home / "data" / "new")
-    said = [line for line in ran.out.splitlines() if line.startswith("left out: ")]
-    assert sorted(said) == [
+    first = torch.load(min(files.glob("dialogue_*.pt")))
+    torch.save(torch.cat([first["questions"], first["answers"] * 1.0001]), files / "some.pt")
+    out = tmp_path / "out"
+    ran = cli("data", "build", files, "--width", "24", "--out", out, "--weight", "dialogue=2")
+    assert "sources      13 files" in ran.out
+    assert "sentences    192 of 208 in the files; 8 equal and 8 nearly equal to another" in ran.out
+    lines = [line.split() for line in ran.out.splitlines()]
+    assert ["task", "train", "validation", "test"] in lines
+    assert ["corpus", "weight", "train", "validation", "test"] in lines
+    assert ["dialogue", "2.000"] in [line[:2] for line in lines]
+    said = {line for line in ran.out.splitlines() if line.startswith("left out: ")}
+    assert said == {
         f"left out: empty file (0 bytes): {files}/empty.pt",
-        f"left out: not finite (NaN or infinity) (1 rows): {files}/some.pt",
-        *(line for line in sorted(said) if "bare tensors feed only" in line),
-    ]
+        "left out: duplicate: the same embeddings stand in the dataset already (8 rows): "
+        f"{files}/some.pt",
+        "left out: near duplicate: almost the same embeddings stand in the dataset already "
+        f"(8 rows): {files}/some.pt",
+    }
+
+
+def test_build_strict_writes_nothing_and_names_each_reason(
+    cli: Cli, files: Path, tmp_path: Path
+) -> None:
+    (files / "empty.pt").write_bytes(b"")
+    (files / "text.txt").write_text("hello\n")
+    ran = cli("data", "build", files, "--width", "24", "--out", tmp_path / "out", "--strict")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert f"{files}/empty.pt: empty file (0 bytes)" in ran.err
+    assert f"{files}/text.txt: raw text: embed it first" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_nothing_and_code_130(
+    cli: Cli, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cubeopt.data import unify
+
+    real = unify.build
+
+    def interrupted(paths: Any, out: Path, options: Any, progress: Any) -> Any:
+        def show(stage: str, done: int, total: int) -> None:
+            if stage == "writing":
+                signal.raise_signal(signal.SIGINT)
+            progress(stage, done, total)
+
+        return real(paths, out, options, show)
+
+    monkeypatch.setattr(unify, "build", interrupted)
+    ran = cli("data", "build", files, "--width", "24", "--out", tmp_path / "there" / "out")
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err.splitlines()[-1] == (
+        f"cubeopt: stopped; nothing was written to {tmp_path}/there/out"
+    )
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 def test_many_things_left_out_are_grouped_by_reason_and_all_in_the_manifest(
@@ -103,11 +204,20 @@ def test_at_most_twenty_lines_are_said_about_what_is_left_out(
     ("arguments", "said"),
     [
         (["inspect"], "give PATH... or --sample"),
+        (["inspect", "*.nowhere"], "*.nowhere: no such file or folder, and no file matches it"),
+        (["build", "FILES", "--out", "x", "--fractions", "0.8,0.2"], "expected three numbers"),
+        (["build", "FILES", "--out", "x", "--fractions", "0.8,0.3,0.1"], "that sum to 1"),
+        (["build", "FILES", "--out", "x", "--near", "close"], "expected a cosine like 0.999, or"),
+        (["build", "FILES", "--out", "x", "--near", "0.1"], "near 0.1: a cosine from 0.95 to 1"),
+        (["build", "FILES", "--out", "x", "--weight", "2"], "expected NAME=W, like dialogue=2"),
+        (["build", "FILES", "--out", "x", "--weight", "a=b"], "expected NAME=W, like dialogue=2"),
+        (["build", "FILES", "--out", "x", "--labels", "a=b"], "two files that exist"),
+        (["build", "FILES", "--out", "x", "--width", "24", "--weight", "a=1"], "only dialogue"),
         (["inspect", "nowhere"], "nowhere: no such file or folder"),
         (["build", "--sample"], "give --out DIR"),
         (["build", "--out", "x"], "give PATH... or --sample"),
         (["build", "nowhere", "--out", "x"], "nowhere: no such file or folder"),
-        (["build", "FILES", "--out", "x"], "expected width 768, got 24"),
+        (["build", "FILES", "--out", "x"], "of width 24; for a dataset of these add --width 24"),
         (["build", "FILES", "--width", "24", "--out", "/proc/nowhere/x"], "cannot write"),
         (["build", "FILES", "--width", "24", "--out", "FILES"], "is not a dataset folder"),
     ],

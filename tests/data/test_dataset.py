@@ -1,31 +1,36 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cubeopt.data import dataset, unify
-from cubeopt.data.dataset import SPLITS, batch_rows
+from cubeopt.data.dataset import COLUMNS, SPLITS, Dataset, fingerprint
 from cubeopt.errors import DataError
 from cubeopt.trial import Task
+
+BOTH = (Task.RECONSTRUCT, Task.DIALOGUE)
 
 
 @pytest.fixture
 def folder(save_prepared: Callable, rows: Callable, tmp_path: Path) -> Path:
-    """30 pairs, both tasks."""
+    """30 pairs, two tasks."""
     path = save_prepared("pairs.pt", rows(30, 1), rows(30, 2))
-    unify.build([path], tmp_path / "data", [Task.RECONSTRUCT, Task.ANSWER])
+    unify.build([path], tmp_path / "data")
     return tmp_path / "data"
 
 
-def test_pairs_lead_from_each_question_to_its_answer(folder: Path, rows: Callable) -> None:
+def test_rows_lead_from_each_question_to_its_answer(folder: Path, rows: Callable) -> None:
     held = dataset.load(folder)
     found = {}
     for split in SPLITS:
-        for source, target in zip(*held.pairs(Task.ANSWER, split), strict=True):
+        some = held.rows([Task.DIALOGUE], split)
+        for source, target in zip(some.source, some.target, strict=True):
             found[held.embeddings[source].numpy().tobytes()] = held.embeddings[target]
     questions, answers = rows(30, 1), rows(30, 2)
     assert len(found) == 30
@@ -35,37 +40,95 @@ def test_pairs_lead_from_each_question_to_its_answer(folder: Path, rows: Callabl
 
 def test_reconstruction_leads_from_each_sentence_to_itself_once(folder: Path) -> None:
     held = dataset.load(folder)
-    pairs = [held.pairs(Task.RECONSTRUCT, split) for split in SPLITS]
-    assert all(torch.equal(source, target) for source, target in pairs)
-    everything = torch.cat([source for source, _ in pairs])
+    parts = [held.rows([Task.RECONSTRUCT], split) for split in SPLITS]
+    assert all(torch.equal(part.source, part.target) for part in parts)
+    everything = torch.cat([part.source for part in parts])
     assert torch.equal(everything.sort().values, torch.arange(60))
-    assert held.counts(Task.RECONSTRUCT) == {"train": 48, "validation": 6, "test": 6}
+    assert held.counts([Task.RECONSTRUCT]) == {"train": 48, "validation": 6, "test": 6}
+
+
+def test_rows_of_several_tasks_are_those_of_each_in_the_order_of_the_file(folder: Path) -> None:
+    held = dataset.load(folder)
+    for split in SPLITS:
+        apart = [held.rows([task], split) for task in BOTH]
+        both = held.rows(BOTH[::-1], split)
+        assert len(both) == len(apart[0]) + len(apart[1])
+        for name in ("source", "target", "task", "corpus", "label", "group"):
+            column = getattr(both, name)
+            assert torch.equal(column, torch.cat([getattr(part, name) for part in apart]))
+            assert column.dtype == COLUMNS[name]
+    assert held.counts(BOTH) == {"train": 72, "validation": 9, "test": 9}
+
+
+def test_a_dataset_knows_its_names(folder: Path) -> None:
+    held = dataset.load(folder)
+    assert (held.corpora, held.tasks) == (("prepared",), BOTH)
+    assert (held.weights, held.label_names) == ({"prepared": 1.0}, {})
+    assert held.normalisation.name == "none"
+    assert held.fingerprint == held.manifest["fingerprint"]
+
+
+def test_the_embeddings_are_a_map_of_the_file_that_no_one_can_write_through(folder: Path) -> None:
+    before = (folder / dataset.EMBEDDINGS).read_bytes()
+    held = dataset.load(folder)
+    maps = Path("/proc/self/maps").read_text()
+    assert str(folder / dataset.EMBEDDINGS) in maps
+    held.embeddings[0] = 0.0
+    assert (folder / dataset.EMBEDDINGS).read_bytes() == before
 
 
 def test_an_unknown_split_is_a_mistake_of_the_caller(folder: Path) -> None:
     with pytest.raises(ValueError, match="not in tuple"):
-        dataset.load(folder).pairs(Task.ANSWER, "valid")
+        dataset.load(folder).rows([Task.DIALOGUE], "valid")
 
 
-def test_one_changed_bit_is_noticed(folder: Path) -> None:
-    path = folder / dataset.TENSORS
-    content = bytearray(path.read_bytes())
+def test_a_task_that_is_not_there_is_one_clear_error(folder: Path) -> None:
+    held = dataset.load(folder)
+    for ask in (held.counts, lambda tasks: held.rows(tasks, "train")):
+        with pytest.raises(
+            DataError, match="no rows for the task nli, only for reconstruct, dialogue"
+        ):
+            ask([Task.RECONSTRUCT, Task.NLI])
+
+
+@pytest.mark.parametrize("name", [dataset.EMBEDDINGS, dataset.ROWS])
+def test_one_changed_bit_is_noticed(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
     content[-1] ^= 1
-    path.write_bytes(content)
+    (folder / name).write_bytes(content)
     with pytest.raises(DataError, match="its content is not what its fingerprint says"):
         dataset.load(folder)
 
 
-def test_a_missing_or_damaged_folder_is_one_clear_error(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("weights", {"prepared": 2.0}), ("corpora", ["other"]), ("tasks", ["dialogue"])],
+)
+def test_a_changed_name_is_noticed(folder: Path, name: str, value: Any) -> None:
+    manifest = json.loads((folder / dataset.MANIFEST).read_text())
+    (folder / dataset.MANIFEST).write_text(json.dumps({**manifest, name: value}))
+    with pytest.raises(DataError, match="its content is not what its fingerprint says"):
+        dataset.load(folder)
+
+
+def test_what_is_no_content_may_change(folder: Path) -> None:
+    manifest = json.loads((folder / dataset.MANIFEST).read_text())
+    (folder / dataset.MANIFEST).write_text(json.dumps({**manifest, "sources": []}))
+    assert dataset.load(folder).fingerprint == manifest["fingerprint"]
+
+
+@pytest.mark.parametrize("name", [dataset.EMBEDDINGS, dataset.ROWS])
+def test_a_missing_or_damaged_file_is_one_clear_error(folder: Path, name: str) -> None:
     with pytest.raises(DataError, match="no dataset there; make one with: cubeopt data build"):
-        dataset.load(tmp_path / "nowhere")
-    whole = (folder / dataset.TENSORS).read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", b"\xff" * 100):
-        (folder / dataset.TENSORS).write_bytes(damaged)
-        with pytest.raises(DataError, match=r"damaged dataset: embeddings\.safetensors"):
+        dataset.load(folder / "nowhere")
+    whole = (folder / name).read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"\xff" * 100, b"\x80\x04K\x01."):
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(DataError, match=f"damaged dataset: {name}: ") as caught:
             dataset.load(folder)
-    (folder / dataset.TENSORS).unlink()
-    with pytest.raises(DataError, match=r"damaged dataset: embeddings\.safetensors"):
+        assert "\n" not in str(caught.value)
+    (folder / name).unlink()
+    with pytest.raises(DataError, match=f"damaged dataset: {name}: "):
         dataset.load(folder)
 
 
@@ -75,8 +138,9 @@ def test_a_missing_or_damaged_folder_is_one_clear_error(folder: Path, tmp_path: 
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
         ("[]", "not that of a dataset"),
-        ('{"format": 1}', "not that of a dataset"),
-        ('{"format": 2, "fingerprint": "", "tasks": []}', "dataset format 2, but .* reads 1"),
+        ('{"format": 2}', "not that of a dataset"),
+        ('{"format": 1, "fingerprint": "", "tasks": []}', "dataset format 1, but .* reads 2"),
+        ('{"format": 2, "fingerprint": "", "tasks": []}', "damaged dataset: manifest.json: "),
     ],
 )
 def test_a_foreign_manifest_is_one_clear_error(folder: Path, manifest: str, reason: str) -> None:
@@ -85,75 +149,132 @@ def test_a_foreign_manifest_is_one_clear_error(folder: Path, manifest: str, reas
         dataset.load(folder)
 
 
-def _with(name: str, value: Tensor) -> dict[str, Tensor]:
-    tensors = {
-        "embeddings": torch.ones(4, 3),
-        "source": torch.tensor([0, 1]),
-        "target": torch.tensor([0, 1]),
-        "task": torch.tensor([0, 0], dtype=torch.uint8),
-        "split": torch.tensor([0, 1], dtype=torch.uint8),
-    }
-    return tensors | {name: value}
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tasks", ["answer"]),
+        ("tasks", 3),
+        ("corpora", None),
+        ("label_names", {"nonsense": []}),
+        ("weights", {"prepared": "much"}),
+        ("weights", [1]),
+        ("normalisation", "none"),
+        ("normalisation", {"name": "whiten", "norm": None}),
+        ("normalisation", {"name": "l2"}),
+    ],
+)
+def test_a_manifest_that_a_person_changed_is_one_clear_error(
+    folder: Path, name: str, value: Any
+) -> None:
+    manifest = json.loads((folder / dataset.MANIFEST).read_text())
+    (folder / dataset.MANIFEST).write_text(json.dumps({**manifest, name: value}))
+    with pytest.raises(DataError, match=r"damaged dataset: manifest\.json: "):
+        dataset.load(folder)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("source", torch.tensor([0, 4])),
+        ("source", torch.tensor([0, 60])),
         ("target", torch.tensor([0, -1])),
         ("split", torch.tensor([0, 3], dtype=torch.uint8)),
-        ("task", torch.tensor([0, 2], dtype=torch.uint8)),
+        ("task", torch.tensor([0, 4], dtype=torch.uint8)),
+        ("corpus", torch.tensor([0, 1], dtype=torch.uint8)),
         ("source", torch.tensor([0, 1, 2])),
         ("source", torch.tensor([0, 1], dtype=torch.int32)),
-        ("embeddings", torch.ones(4)),
         ("other", torch.ones(4)),
+        ("mean", torch.ones(768, dtype=torch.float64)),
     ],
 )
-def test_tensors_that_do_not_fit_together_are_refused(
-    name: str, value: Tensor, tmp_path: Path
+def test_columns_that_do_not_fit_together_are_refused(
+    folder: Path, name: str, value: Tensor
 ) -> None:
-    tensors = _with(name, value)
-    save_file(tensors, tmp_path / dataset.TENSORS)
-    manifest = {"format": 1, "fingerprint": dataset.fingerprint(tensors), "tasks": []}
-    (tmp_path / dataset.MANIFEST).write_text(json.dumps(manifest))
+    tensors = {each: column[:2] for each, column in load_file(folder / dataset.ROWS).items()}
+    _forge(folder, tensors | {name: value})
     with pytest.raises(DataError, match="its tensors do not fit together"):
-        dataset.load(tmp_path)
+        dataset.load(folder)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        np.ones(4, dtype=np.float32),
+        np.ones((60, 768)),
+        np.ones((60, 768), dtype=">f4"),
+        np.asfortranarray(np.ones((60, 768), dtype=np.float32)),
+        np.ones((0, 768), dtype=np.float32),
+    ],
+)
+def test_embeddings_of_another_form_are_refused(folder: Path, table: np.ndarray) -> None:
+    np.save(folder / dataset.EMBEDDINGS, table)
+    with pytest.raises(DataError, match="its tensors do not fit together"):
+        dataset.load(folder)
+
+
+def test_a_table_of_objects_runs_no_code(folder: Path) -> None:
+    np.save(folder / dataset.EMBEDDINGS, np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"damaged dataset: embeddings\.npy"):
+        dataset.load(folder)
+
+
+def _forge(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Put *tensors* into the dataset, with a fingerprint that is right."""
+    held = dataset.load(folder)
+    step = dataset.piece_rows(held.embeddings.shape[1], held.embeddings.dtype)
+    pieces = [dataset.piece_digest(piece) for piece in held.embeddings.split(step)]
+    found = fingerprint(
+        held.manifest, held.embeddings.shape, held.embeddings.dtype, pieces, tensors
+    )
+    save_file(tensors, folder / dataset.ROWS)
+    manifest = {**held.manifest, "fingerprint": found}
+    (folder / dataset.MANIFEST).write_text(json.dumps(manifest))
+
+
+NAMES = {
+    "format": 2,
+    "tasks": ["dialogue"],
+    "corpora": ["dialogue"],
+    "label_names": {},
+    "weights": {"dialogue": 1.0},
+    "normalisation": {"name": "none", "norm": None},
+}
 
 
 def test_the_fingerprint_knows_names_types_shapes_and_numbers() -> None:
-    plain = torch.zeros(2, 3)
+    plain = {"a": torch.zeros(2, 3)}
+    usual = (NAMES, (4, 3), torch.float32, [b"1", b"2"], plain)
     different = [
-        {"a": plain},
-        {"b": plain},
-        {"a": plain.view(3, 2)},
-        {"a": plain.view(torch.int32)},
-        {"a": -plain},
-        {"a": plain, "b": plain},
+        usual,
+        *((NAMES | {name: "other"}, *usual[1:]) for name in NAMES),
+        (NAMES, (3, 4), *usual[2:]),
+        (NAMES, (4, 3), torch.float16, *usual[3:]),
+        (*usual[:3], [b"2", b"1"], plain),
+        *(
+            (*usual[:4], tensors)
+            for tensors in (
+                {"b": plain["a"]},
+                {"a": plain["a"].view(3, 2)},
+                {"a": plain["a"].view(torch.int32)},
+                {"a": -plain["a"]},
+                {**plain, "b": plain["a"]},
+            )
+        ),
     ]
-    assert len({dataset.fingerprint(tensors) for tensors in different}) == len(different)
-    turned = {"b": plain, "a": plain.t().contiguous().t()}
-    assert dataset.fingerprint(turned) == dataset.fingerprint(different[-1])
+    assert len({fingerprint(*each) for each in different}) == len(different)
+    turned = dict(reversed(NAMES.items())) | {"created": "yesterday"}
+    same = fingerprint(turned, *usual[1:4], {"a": torch.zeros(3, 2).t()})
+    assert same == fingerprint(*usual)
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (10, 5), (11, 5), (3, 8), (64, 64)])
-def test_an_epoch_sees_every_row_in_full_batches(count: int, batch_size: int) -> None:
-    batches = batch_rows(count, batch_size, seed=1, epoch=2)
-    assert batches.shape == (-(-count // batch_size), batch_size)
-    order = batches.flatten()
-    assert torch.equal(order[:count].sort().values, torch.arange(count))
-    assert torch.equal(order[count:], order[torch.arange(len(order) - count) % count])
+def test_pieces_hold_whole_rows_and_about_as_many_bytes_whatever_the_width() -> None:
+    for width in (1, 768, 10_000):
+        for dtype in (torch.float16, torch.float32):
+            size = dataset.piece_rows(width, dtype) * width * dtype.itemsize
+            assert 2**24 - width * dtype.itemsize < size <= 2**24
+    assert dataset.piece_rows(10**8, torch.float32) == 1
 
 
-def test_the_order_depends_on_seed_and_epoch_and_nothing_else() -> None:
-    torch.manual_seed(5)
-    first = batch_rows(100, 8, seed=0, epoch=1)
-    torch.manual_seed(6)
-    assert torch.equal(first, batch_rows(100, 8, seed=0, epoch=1))
-    for seed, epoch in ((0, 2), (1, 0), (1, 1), (10, 1)):
-        assert not torch.equal(first, batch_rows(100, 8, seed, epoch))
-    # The size of a batch cuts the order; it does not change it.
-    assert torch.equal(first.flatten()[:100], batch_rows(100, 100, seed=0, epoch=1)[0])
-
-
-def test_the_order_of_an_epoch_is_fixed_for_ever() -> None:
-    assert batch_rows(7, 4, seed=3, epoch=2).tolist() == [[2, 4, 5, 3], [1, 0, 6, 2]]
+def test_a_dataset_of_plain_tensors_needs_no_folder(made: Callable[..., Dataset]) -> None:
+    held = made(torch.eye(20))
+    assert held.counts([Task.RECONSTRUCT]) == {"train": 16, "validation": 2, "test": 2}
+    assert held.normalisation.apply(held.embeddings) is held.embeddings
