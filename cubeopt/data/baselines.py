@@ -7,7 +7,7 @@ the mean cosine of prediction and target (1 is perfect).
 Shapes: N rows, D embedding, K principal components.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from cubeopt.data.dataset import Dataset
 from cubeopt.errors import DataError
 from cubeopt.trial import Task
 
+_TO_ITSELF = (Task.RECONSTRUCT, Task.SENTIMENT)
 _NAMES = ("mean", "identity", "pca")
 _CHUNK = 8192  # rows held in float64 at a time
 
@@ -45,18 +46,21 @@ class _Linear:
 
 
 def baselines(
-    dataset: Dataset, task: Task, pca_width: int, metric: Literal["fvu", "cosine"] = "fvu"
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    pca_width: int,
+    metric: Literal["fvu", "cosine"] = "fvu",
 ) -> Baselines:
-    """Fit on the training rows of *task*, measure on its validation rows.
+    """Fit on the training rows of *tasks*, all together, and measure on their validation rows.
 
-    For ``reconstruct``, *pca* is PCA itself: project and back. For ``answer`` it is PCA of the
-    inputs and then ordinary least squares from the components to the targets.
+    Where each sentence is asked back, *pca* is PCA itself: project and back. Where another one is
+    asked for, it is PCA of the inputs and then least squares from the components to the targets.
     """
     assert pca_width > 0, "a bottleneck has at least one number"
-    fit = _fit(dataset, task, pca_width)
+    fit = _fit(dataset, tasks, pca_width)
     spread, rows = 0.0, 0
     errors, cosines = dict.fromkeys(_NAMES, 0.0), dict.fromkeys(_NAMES, 0.0)
-    for source, target in _chunks(dataset, task, "validation"):
+    for source, target in _chunks(dataset, tasks, "validation"):
         spread += _squares(target - fit.target_mean)
         rows += len(target)
         for name, prediction in _predictions(fit, source).items():
@@ -64,13 +68,14 @@ def baselines(
             cosines[name] += float(F.cosine_similarity(prediction, target, dim=1).sum())
     if not spread > 0:
         raise DataError(
-            f"{dataset.folder}: the validation targets of the task {task} do not vary, "
+            f"{dataset.folder}: the validation targets of {', '.join(tasks)} do not vary, "
             "so there is nothing to explain"
         )
+    paired = any(task not in _TO_ITSELF for task in tasks)
     sums, count = (errors, spread) if metric == "fvu" else (cosines, rows)
     return Baselines(
         mean=sums["mean"] / count,
-        identity=sums["identity"] / count if task is Task.ANSWER else None,
+        identity=sums["identity"] / count if paired else None,
         pca=sums["pca"] / count,
         pca_width=fit.encode.shape[1],
     )
@@ -89,17 +94,17 @@ def _squares(difference: Float[Tensor, "N D"]) -> float:
     return float(difference.square().sum())
 
 
-def _fit(dataset: Dataset, task: Task, pca_width: int) -> _Linear:
+def _fit(dataset: Dataset, tasks: Sequence[Task], pca_width: int) -> _Linear:
     """Principal components of the inputs, and the regression of the targets on them.
 
     The components are uncorrelated, so the regression is one division; where target is input
     it gives the components back, which is PCA.
     """
-    input_mean, target_mean = _means(dataset, task)
+    input_mean, target_mean = _means(dataset, tasks)
     width = len(input_mean)
     within = torch.zeros(width, width, dtype=torch.float64)
     across = torch.zeros(width, width, dtype=torch.float64)
-    for source, target in _chunks(dataset, task, "train"):
+    for source, target in _chunks(dataset, tasks, "train"):
         centred = source - input_mean
         within += centred.T @ centred
         across += centred.T @ (target - target_mean)
@@ -112,21 +117,23 @@ def _fit(dataset: Dataset, task: Task, pca_width: int) -> _Linear:
     return _Linear(input_mean, target_mean, encode, decode)
 
 
-def _means(dataset: Dataset, task: Task) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
+def _means(
+    dataset: Dataset, tasks: Sequence[Task]
+) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
     totals = [
         torch.stack([source.sum(0), target.sum(0)])
-        for source, target in _chunks(dataset, task, "train")
+        for source, target in _chunks(dataset, tasks, "train")
     ]
-    count = dataset.counts(task)["train"]
+    count = dataset.counts(tasks)["train"]
     input_mean, target_mean = torch.stack(totals).sum(0) / count
     return input_mean, target_mean
 
 
 def _chunks(
-    dataset: Dataset, task: Task, split: str
+    dataset: Dataset, tasks: Sequence[Task], split: str
 ) -> Iterator[tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]]:
-    sources, targets = dataset.pairs(task, split)
-    for source, target in zip(sources.split(_CHUNK), targets.split(_CHUNK), strict=True):
+    rows = dataset.rows(tasks, split)
+    for source, target in zip(rows.source.split(_CHUNK), rows.target.split(_CHUNK), strict=True):
         yield _embedded(dataset, source), _embedded(dataset, target)
 
 

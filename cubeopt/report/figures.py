@@ -3,8 +3,6 @@
 import html
 import io
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from plotly.subplots import make_subplots
 
-from cubeopt.errors import InputError
+from cubeopt.report import atomic
 from cubeopt.report.picture import Picture, Stroke, Style
 
 WIDTH, HEIGHT = 1400, 700  # pixels of the PNG
@@ -81,7 +79,7 @@ def write_html(shown: Picture, path: Path) -> None:
         '<link rel="icon" href="data:,"></head>\n'
         f'<body style="margin: 8px">{body}</body>\n</html>\n'
     )
-    _write(page.encode(), path)
+    atomic.write(page.encode(), path)
 
 
 def write_png(shown: Picture, path: Path) -> None:
@@ -123,7 +121,7 @@ def write_png(shown: Picture, path: Path) -> None:
         line.set_alpha(1.0)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    _write(buffer.getvalue(), path)
+    atomic.write(buffer.getvalue(), path)
 
 
 def _trace(stroke: Stroke, mode: str, results: Sequence[Stroke]) -> go.Scatter:
@@ -267,15 +265,3 @@ def _dot(style: Style) -> float:
 def _legend_of(axes: Axes) -> list[tuple[Any, str]]:
     handles, labels = axes.get_legend_handles_labels()
     return list(zip(handles, labels, strict=True))
-
-
-def _write(content: bytes, path: Path) -> None:
-    """Write *content* whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            whole = Path(folder) / path.name
-            whole.write_bytes(content)
-            os.replace(whole, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error

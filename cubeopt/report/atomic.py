@@ -1,0 +1,22 @@
+"""Files that appear whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from cubeopt.errors import InputError
+
+
+def write(content: bytes, path: Path) -> None:
+    """Write *content* to *path* under another name first; its folder is made where needed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            whole = Path(folder) / path.name
+            with whole.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(whole, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
