@@ -155,7 +155,7 @@ class TrainScreen:
         for name, value in trained.metrics.items():
             if value is None:
                 continue
-            if name in ("validation/fvu", "validation/cosine"):
+            if name.startswith(("validation/fvu", "validation/cosine")):  # and of each task
                 parts.append(f"{name.removeprefix('validation/')} {value:.4f}")
             elif name.startswith(usage):
                 parts.append(f"{name.removeprefix(usage)} {value:4.1f}%")

@@ -12,6 +12,7 @@ from cubeopt.lattice import geometry
 from cubeopt.search import mirror, study
 from cubeopt.search.study import StudySpec
 from cubeopt.settings import Settings
+from cubeopt.training.feed import check_rows
 
 
 def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
@@ -24,13 +25,7 @@ def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
             f"study {spec.name}: embedding_size is {base.shape.embedding_size}, but the dataset "
             f"{loaded.folder} has embeddings of {loaded.embeddings.shape[1]}"
         )
-    rows = loaded.counts(base.plan.task)
-    empty = [split for split, count in rows.items() if count == 0]
-    if empty:
-        raise DataError(
-            f"{loaded.folder}: no rows for task {base.plan.task.value!r} in split "
-            f"{', '.join(empty)}; build the dataset with --task {base.plan.task.value}"
-        )
+    check_rows(loaded, base.plan.task)
     with mirror.translated():
         mirror.check_free(optuna_url(engine), spec.name)
     found = baselines.baselines(
@@ -44,7 +39,7 @@ def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
         metric=spec.objective.metric,
         dataset=base.plan.dataset,
         dataset_fingerprint=loaded.fingerprint,
-        dataset_rows=rows,
+        dataset_rows=loaded.counts(base.plan.task),
         baselines=asdict(found),
         code_version=provenance.code_version(),
     )

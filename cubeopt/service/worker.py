@@ -108,7 +108,7 @@ class Worker:
         self._engine, self._settings, self._options = engine, settings, options
         self._stop, self._tell = stop, tell
         self._shelf = Shelf(settings.checkpoints_dir, options.provenance)
-        self._feeds: dict[tuple[str, Task], Feed] = {}
+        self._feeds: dict[tuple[str, tuple[Task, ...]], Feed] = {}
         self._widths: dict[str, int] = {}
 
     def run(self) -> None:
@@ -337,7 +337,9 @@ class Worker:
                 )
             start = time.perf_counter()
             self._feeds[key] = Feed(loaded, spec.plan.task, self._options.device)
-            logger.info("dataset %s on device in %.1f s", folder, time.perf_counter() - start)
+            where = "on the device" if self._feeds[key].table.resident else "left in its file"
+            seconds = time.perf_counter() - start
+            logger.info("dataset %s %s, ready in %.1f s", folder, where, seconds)
         return self._feeds[key]
 
 

@@ -24,7 +24,7 @@ from cubeopt.lattice.layers import Layout
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import TrialState
 
-_FORMAT = 1
+_FORMAT = 2
 _TENSORS, _FACTS = "state.safetensors", "state.json"
 _MOMENTS = ("weights", "mean", "square")
 
@@ -41,7 +41,12 @@ class Facts:
 
 
 def save(folder: Path, state: TrialState, layout: Layout, feed: Feed, facts: Facts) -> None:
-    """Write the checkpoint *folder*, whole or not at all; it takes the place of an older one."""
+    """Write the checkpoint *folder*, whole or not at all; it takes the place of an older one.
+
+    With the weights goes what serving needs: ``scale/*`` leads from embeddings as the dataset
+    stores them to the cube's units and back (of ``standardise`` all is in it), ``normalisation``
+    says how those stored differ from the teacher's (``l2``: unit rows, and the mean norm before).
+    """
     tensors = {
         f"{part}/{name}": view.contiguous()
         for part in _MOMENTS
@@ -57,6 +62,7 @@ def save(folder: Path, state: TrialState, layout: Layout, feed: Feed, facts: Fac
         "epoch": facts.epoch,
         "pack_width": facts.pack_width,
         "dataset_fingerprint": facts.dataset_fingerprint,
+        "normalisation": feed.dataset.normalisation.facts(),
         "metrics": dict(facts.metrics),
         "provenance": dict(facts.provenance),
     }

@@ -1,73 +1,91 @@
 """What a pack is fed: standardised embeddings on its device, batches by seed, epoch and step.
 
-P slots, B samples, D embedding size, M distinct sentences, N rows of a split.
+P slots, B samples, S steps, D embedding size, K sentences, N rows of a split.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from cubeopt.data.dataset import Dataset, batch_rows
+from cubeopt.data import order
+from cubeopt.data.dataset import SPLITS, Dataset, Rows
+from cubeopt.data.order import Mixture
 from cubeopt.errors import DataError
+from cubeopt.training import scale
+from cubeopt.training.scale import Scale
+from cubeopt.training.table import Table
 from cubeopt.trial import Task
 
-_ORDERS_KEPT = 64  # orders of an epoch kept at hand: packs mix trials at different epochs
+_AHEAD_BYTES = 1 << 20  # of batches gathered in one go: a call costs as much as some rows
+_BATCHES_KEPT = 1 << 27  # bytes: the trials of a study ask for the same batches, one by one
+_ORDERS_KEPT = 1 << 26  # bytes: packs mix trials at different epochs
+_ALIGNMENT = 64  # bytes: where a batch starts in memory can decide the last bits of what follows
+
+_Batches = tuple[Sequence[Tensor], Sequence[Tensor]]  # sources and targets (1, B, D) of some steps
+_Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Standardisation of embeddings: (x - mean) / deviation, with one deviation for all D numbers.
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some samples of a split, in the order in which they are stored."""
 
-    One deviation, so that a mean squared error in these units is the fraction of variance
-    unexplained: 1 is as good as predicting the mean.
-    """
+    source: Float[Tensor, "B D"]
+    target: Float[Tensor, "B D"]
+    stored: Float[Tensor, "B D"]  # the target as it stands in the dataset
+    task: UInt8[Tensor, " B"]  # its place in dataset.TASKS
+    corpus: UInt8[Tensor, " B"]  # its place in the dataset's corpora
 
-    mean: Float[Tensor, " D"]
-    deviation: Float[Tensor, ""]
 
-    def apply(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        return (x - self.mean) / self.deviation
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """The rows of a split by the table's numbers, and their codes on the feed's device."""
 
-    def undo(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        return x * self.deviation + self.mean
+    source: Int64[Tensor, " N"]
+    target: Int64[Tensor, " N"]
+    task: UInt8[Tensor, " N"]
+    corpus: UInt8[Tensor, " N"]
 
 
 class Feed:
-    """The rows of one task of a dataset, ready for packs of any width."""
+    """The rows of some tasks of a dataset, ready for packs of any width.
+
+    Their sentences live on the device, in the dtype stored, or stay in the dataset's file where
+    they exceed *resident_bytes*: by default, a share of the device's free memory.
+    """
 
     def __init__(
         self,
         dataset: Dataset,
-        task: Task,
+        tasks: Sequence[Task],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        resident_bytes: int | None = None,
     ) -> None:
-        self.dataset, self.task = dataset, task
-        self._pairs = {name: dataset.pairs(task, name) for name in ("train", "validation", "test")}
-        empty = [name for name, (source, _) in self._pairs.items() if len(source) == 0]
-        if empty:
-            raise DataError(
-                f"{dataset.folder}: no rows for task {task.value!r} in split {', '.join(empty)}; "
-                f"build the dataset with --task {task.value}"
-            )
-        sources, targets = self._pairs["train"]
-        self.source_scale = _scale(dataset.embeddings, sources)
-        self.target_scale = _scale(dataset.embeddings, targets)
-        self._source = self.source_scale.apply(dataset.embeddings.double()).to(device, dtype)
-        self._target = self._source
-        if not torch.equal(sources, targets):
-            self._target = self.target_scale.apply(dataset.embeddings.double()).to(device, dtype)
-        self.raw = dataset.embeddings.to(device, dtype)
-        self.device = device
-        self._orders: OrderedDict[tuple[int, int, int], Tensor] = OrderedDict()
+        check_rows(dataset, tasks)
+        self.dataset, self.tasks = dataset, tuple(tasks)
+        self.device, self.dtype = device, dtype
+        rows = {split: dataset.rows(tasks, split) for split in SPLITS}
+        train = rows["train"]
+        self.source_scale, self.target_scale = scale.fit(
+            dataset.embeddings, (train.source, train.target), dataset.normalisation
+        )
+        self._source_affine = _affine(self.source_scale, device, dtype)
+        self._target_affine = _affine(self.target_scale, device, dtype)
+        self.table = Table(dataset.embeddings, _used(dataset, rows), device, resident_bytes)
+        self._splits = {name: self._split(each) for name, each in rows.items()}
+        self._same = all(torch.equal(each.source, each.target) for each in rows.values())
+        self._mixture = _mixture(dataset, train)
+        self._orders: _Kept[Tensor] = _Kept(_ORDERS_KEPT)
+        self._batches: _Kept[_Batches] = _Kept(_BATCHES_KEPT)
 
     @property
     def train_rows(self) -> int:
-        return len(self._pairs["train"][0])
+        return len(self._splits["train"].source)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Batches in an epoch; the last one is filled up from the start of the epoch's order."""
@@ -76,47 +94,162 @@ class Feed:
     def batch(
         self, places: Mapping[int, tuple[int, int]], width: int, batch_size: int
     ) -> tuple[Float[Tensor, "P B D"], Float[Tensor, "P B D"]]:
-        """Sources and targets of the next step of each slot.
+        """Sources and targets of the next step of each slot; only to be read.
 
-        *places* maps a slot to its (data seed, steps done); the other slots repeat row 0.
+        *places* maps a slot to its (data seed, steps done); the other slots repeat one of these.
         """
-        steps = self.steps_per_epoch(batch_size)
-        rows = torch.zeros(width, batch_size, dtype=torch.int64)
-        for slot, (seed, done) in places.items():
-            rows[slot] = self._order(seed, done // steps, batch_size)[done % steps]
-        sources, targets = self._pairs["train"]
-        return (
-            self._source[sources[rows].to(self.device)],
-            self._target[targets[rows].to(self.device)],
+        spare = next(iter(places.values()), (0, 0))
+        if width == 1:
+            return self._batch(places.get(0, spare), batch_size)
+        found = {place: self._batch(place, batch_size) for place in {spare, *places.values()}}
+        chosen = [found[places.get(slot, spare)] for slot in range(width)]
+        # Copied even when all are the same: how a batch lies in memory must not depend on others.
+        source = torch.cat([each for each, _ in chosen])
+        return source, source if self._same else torch.cat([each for _, each in chosen])
+
+    def parts(self, split: str, batch_size: int) -> Iterator[Part]:
+        """A *split* in pieces of nearly equal size."""
+        rows = self._splits[split]
+        pieces = -(-len(rows.source) // batch_size)
+        columns = (rows.source, rows.target, rows.task, rows.corpus)
+        for source, target, task, corpus in zip(
+            *(column.tensor_split(pieces) for column in columns), strict=True
+        ):
+            yield Part(
+                source=self._scaled(source, self._source_affine),
+                target=self._scaled(target, self._target_affine),
+                stored=self.table.gather(target).to(self.dtype),
+                task=task,
+                corpus=corpus,
+            )
+
+    def _batch(self, place: tuple[int, int], batch_size: int) -> tuple[Tensor, Tensor]:
+        """Source and target (1, B, D) of the next step at *place*."""
+        seed, done = place
+        epoch, step = divmod(done, self.steps_per_epoch(batch_size))
+        ahead = self._ahead(batch_size)
+        # Pieces have fixed borders, so a batch lies the same wherever training started.
+        first, offset = step - step % ahead, step % ahead
+        key = (seed, epoch, batch_size, first)
+        found = self._batches.get(key)
+        if found is None:
+            size = self._size(batch_size)
+            if size * self.steps_per_epoch(batch_size) > _BATCHES_KEPT:
+                # Who comes next comes too late for it: its memory, still in the cache, is reused.
+                self._batches.drop((seed, epoch, batch_size, first - ahead))
+            numbers = self._order(seed, epoch, batch_size)[first : first + ahead]
+            found = self._gathered(numbers)
+            self._batches.put(key, found, size * len(numbers))
+        return found[0][offset], found[1][offset]
+
+    def _size(self, batch_size: int) -> int:
+        """Bytes of a batch."""
+        return (1 if self._same else 2) * batch_size * self.table.width * self.dtype.itemsize
+
+    def _ahead(self, batch_size: int) -> int:
+        """Steps whose batches are gathered in one go."""
+        if batch_size * self.table.width * self.dtype.itemsize % _ALIGNMENT:
+            return 1  # a second batch in the same memory would start off the border
+        return max(1, _AHEAD_BYTES // self._size(batch_size))
+
+    def _gathered(self, numbers: Int64[Tensor, "S B"]) -> _Batches:
+        """Batches of the training rows *numbers*."""
+        rows, flat = self._splits["train"], numbers.flatten()
+        shape = (len(numbers), 1, numbers.shape[1], self.table.width)
+        source = self._scaled(rows.source.index_select(0, flat), self._source_affine)
+        sources = source.view(shape).unbind()
+        if self._same:
+            return sources, sources
+        target = self._scaled(rows.target.index_select(0, flat), self._target_affine)
+        return sources, target.view(shape).unbind()
+
+    def _scaled(
+        self, numbers: Int64[Tensor, " K"], affine: tuple[Tensor, Tensor]
+    ) -> Float[Tensor, "K D"]:
+        """Sentences in the units of the cube.
+
+        Two operations that round each number for itself: the same bits on every device, and
+        wherever in a batch a sentence stands.
+        """
+        mean, factor = affine
+        return self.table.gather(numbers).to(self.dtype).sub_(mean).mul_(factor)
+
+    def _order(self, seed: int, epoch: int, batch_size: int) -> Int64[Tensor, "S B"]:
+        key = (seed, epoch, batch_size)
+        found = self._orders.get(key)
+        if found is None:
+            rows = self._mixture.order(seed, epoch)
+            found = order.batches(rows, batch_size).to(self.table.home)
+            self._orders.put(key, found, found.nbytes)
+        return found
+
+    def _split(self, rows: Rows) -> _Split:
+        return _Split(
+            source=self.table.numbers(rows.source),
+            target=self.table.numbers(rows.target),
+            task=rows.task.to(self.device),
+            corpus=rows.corpus.to(self.device),
         )
 
-    def parts(
-        self, split: str, batch_size: int
-    ) -> Iterator[tuple[Float[Tensor, "B D"], Float[Tensor, "B D"], Float[Tensor, "B D"]]]:
-        """A *split* in pieces of nearly equal size: sources, targets, targets as they were."""
-        sources, targets = self._pairs[split]
-        pieces = -(-len(sources) // batch_size)
-        for source, target in zip(
-            sources.tensor_split(pieces), targets.tensor_split(pieces), strict=True
-        ):
-            target = target.to(self.device)
-            yield self._source[source.to(self.device)], self._target[target], self.raw[target]
 
-    def _order(self, seed: int, epoch: int, batch_size: int) -> Int[Tensor, "steps B"]:
-        key = (seed, epoch, batch_size)
-        if key not in self._orders:
-            self._orders[key] = batch_rows(self.train_rows, batch_size, seed, epoch)
-            if len(self._orders) > _ORDERS_KEPT:
-                self._orders.popitem(last=False)
-        self._orders.move_to_end(key)
-        return self._orders[key]
+class _Kept(Generic[_Value]):
+    """Values at hand, the least recently used forgotten where their sizes exceed *limit*."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._held: OrderedDict[Hashable, tuple[_Value, int]] = OrderedDict()
+
+    def get(self, key: Hashable) -> _Value | None:
+        if key not in self._held:
+            return None
+        self._held.move_to_end(key)
+        return self._held[key][0]
+
+    def put(self, key: Hashable, value: _Value, size: int) -> None:
+        """Keep *value*, the newest, in any case."""
+        self.drop(key)
+        self._held[key] = value, size
+        self._size += size
+        while self._size > self._limit and len(self._held) > 1:
+            self.drop(next(iter(self._held)))
+
+    def drop(self, key: Hashable) -> None:
+        """Forget the value of *key*, if there is one."""
+        if key in self._held:
+            self._size -= self._held.pop(key)[1]
 
 
-def _scale(embeddings: Float[Tensor, "M D"], rows: Int[Tensor, " N"]) -> Scale:
-    """Mean, and root mean square distance to it per number, over *rows*; float64."""
-    seen = embeddings[rows].double()
-    mean = seen.mean(0)
-    deviation = (seen - mean).square().mean().sqrt()
-    if not bool(deviation > 0):
-        raise DataError("all training rows are equal: there is nothing to learn from them")
-    return Scale(mean, deviation)
+def check_rows(dataset: Dataset, tasks: Sequence[Task]) -> None:
+    """DataError unless each of *tasks* has rows in every split."""
+    for task in tasks:
+        empty = [split for split, count in dataset.counts([task]).items() if count == 0]
+        if empty:
+            raise DataError(
+                f"{dataset.folder}: no rows for task {task.value!r} in split {', '.join(empty)}; "
+                f"build the dataset with --task {task.value} and more files that have such rows"
+            )
+
+
+def _affine(each: Scale, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What is taken off, and what is multiplied by then."""
+    return each.mean.to(device, dtype), each.deviation.reciprocal().to(device, dtype)
+
+
+def _used(dataset: Dataset, rows: Mapping[str, Rows]) -> Tensor:
+    """Which sentences *rows* name."""
+    used = torch.zeros(len(dataset.embeddings), dtype=torch.bool)
+    for each in rows.values():
+        used[each.source] = used[each.target] = True
+    return used
+
+
+def _mixture(dataset: Dataset, train: Rows) -> Mixture:
+    weights = {code: dataset.weights.get(name, 1.0) for code, name in enumerate(dataset.corpora)}
+    present = train.corpus.unique().tolist()
+    if not any(weights[code] > 0 for code in present):
+        names = ", ".join(dataset.corpora[code] for code in present)
+        raise DataError(
+            f"{dataset.folder}: the mixing weight of every corpus with training rows is 0 "
+            f"({names}); build the dataset again with a weight above 0 for one of them"
+        )
+    return order.mixture(train.corpus, weights)

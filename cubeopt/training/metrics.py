@@ -1,20 +1,24 @@
 """What a split says of each trial of a pack; no weight of the loss enters these numbers.
 
-P trials, B samples, D embedding size, E experts.
+P trials, N weights of a trial, B samples, D embedding size.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from cubeopt.data.dataset import TASKS
 from cubeopt.lattice.cube import Cube, Passage
 from cubeopt.lattice.experts import EXPERTS
 from cubeopt.lattice.pack import LossColumn
 from cubeopt.training import losses
-from cubeopt.training.feed import Feed
+from cubeopt.training.feed import Feed, Part
+from cubeopt.training.scale import Scale
+from cubeopt.trial import Task
 
 
 @torch.no_grad()
@@ -24,41 +28,60 @@ def evaluate(
     """The metrics of each trial on *split*, weighted by samples.
 
     fvu: squared errors over squared distances to the training mean (0 perfect, 1 the mean).
-    cosine: mean cosine of output and target as embeddings, that is, before standardisation.
+    cosine: mean cosine of output and target. Both are of embeddings as they stand in the dataset,
+    whatever its normalisation, and where the feed has several tasks also by task: fvu/nli, ...
     loss/...: each term of the loss, unweighted. usage/...: mean share of each expert in percent.
     specialisation: mutual information of gate and cell in bits.
     """
+    scale = feed.target_scale.to(feed.device)
     sums: dict[str, Tensor] = {}
-    samples = 0
-    for source, target, raw in feed.parts(split, cube.shape.batch_size):
-        sources, targets = (x.expand(len(arena), -1, -1) for x in (source, target))
+    for part in feed.parts(split, cube.shape.batch_size):
+        sources, targets = (x.expand(len(arena), -1, -1) for x in (part.source, part.target))
         passage = cube.forward(arena, sources)
         each = losses.terms(passage, sources, targets, knobs)
-        rows = {f"loss/{name}": value.double() * len(source) for name, value in each.items()}
-        rows |= _sums(passage, target, raw, feed)
+        rows = {f"loss/{name}": value.double() * len(sources[0]) for name, value in each.items()}
+        rows |= _gate_sums(passage) | _sums(passage, part, scale, feed.tasks)
         for name, value in rows.items():
             sums[name] = sums[name] + value if name in sums else value
-        samples += len(source)
-    errors, spread = sums.pop("errors"), sums.pop("spread")
-    table = {"fvu": errors / spread} | {name: total / samples for name, total in sums.items()}
+    table = _ratios(sums, feed.tasks)
     columns = {name: column.tolist() for name, column in table.items()}
     return [{name: column[p] for name, column in columns.items()} for p in range(len(arena))]
 
 
-def _sums(
-    passage: Passage, target: Float[Tensor, "B D"], raw: Float[Tensor, "B D"], feed: Feed
-) -> dict[str, Float[Tensor, " P"]]:
-    """Sums over the samples of one piece, in float64."""
-    output = passage.output.double()
-    scale = feed.target_scale
-    embeddings = output * scale.deviation.to(output) + scale.mean.to(output)
-    samples = len(target)
+def _ratios(sums: dict[str, Tensor], tasks: Sequence[Task]) -> dict[str, Float[Tensor, " P"]]:
+    """Means over the samples, and fvu, from *sums* over them."""
+    parts = ["", *(f"/{task}" for task in tasks)] if len(tasks) > 1 else [""]
+    table = {f"fvu{part}": sums.pop(f"errors{part}") / sums.pop(f"spread{part}") for part in parts}
+    samples = {part: sums.pop(f"samples{part}") for part in parts}
+    table |= {f"cosine{part}": sums.pop(f"cosine{part}") / samples[part] for part in parts}
+    return table | {name: total / samples[""] for name, total in sums.items()}
+
+
+def _gate_sums(passage: Passage) -> dict[str, Float[Tensor, " P"]]:
+    """Sums over the samples of what the gates say, in float64."""
+    samples = passage.output.shape[1]
     usage = passage.gates.double().mean((1, 3, 4)) * 100.0 * samples
     information = losses.mutual_information(passage.gates).double() / math.log(2.0)
     return {
-        "errors": (output - target.double()).square().sum((1, 2)),
-        "spread": target.double().square().sum().expand(len(output)),
-        "cosine": F.cosine_similarity(embeddings, raw.double()[None], dim=-1).sum(1),
         "specialisation": information * samples,
         **{f"usage/{name}": usage[:, e] for e, name in enumerate(EXPERTS)},
     }
+
+
+def _sums(
+    passage: Passage, part: Part, scale: Scale, tasks: Sequence[Task]
+) -> dict[str, Float[Tensor, " P"]]:
+    """Sums over the samples of what the outputs are like as embeddings, in float64."""
+    output, target = scale.undo(passage.output.double()), part.stored.double()
+    one = torch.ones_like(output[:, :, 0])
+    samples = {
+        "errors": (output - target).square().sum(2),
+        "spread": (target - scale.mean).square().sum(1) * one,
+        "cosine": F.cosine_similarity(output, target[None], dim=-1),
+        "samples": one,
+    }
+    sums = {name: values.sum(1) for name, values in samples.items()}
+    for task in tasks if len(tasks) > 1 else ():
+        mask = (part.task == TASKS.index(task)).double()
+        sums |= {f"{name}/{task}": (values * mask).sum(1) for name, values in samples.items()}
+    return sums

@@ -11,11 +11,11 @@ import pytest
 
 import cubeopt
 
-GROUPS = ("", "study", "data", "db")
+GROUPS = ("", "study", "data", "db", "bench")
 COMMANDS = (
     *("study create", "study list", "study show", "study export", "study figure"),
     *("worker", "coordinator", "train", "dashboard"),
-    *("db up", "db stop", "db status", "db migrate", "data inspect", "data build"),
+    *("db up", "db stop", "db status", "db migrate", "data inspect", "data build", "bench data"),
 )
 WITH_STORAGE = (
     *("study create FILE", "study list", "study show x", "study export x", "study figure x"),
@@ -74,7 +74,7 @@ def test_version_is_one_line(cli: Cli) -> None:
         ("study list --jsn", "No such option: --jsn"),
         ("worker --gpu x", "'--gpu': Input should be a valid integer"),
         ("dashboard --port 70000", "'--port': Input should be less than or equal to 65535"),
-        ("data build --task all", "'--task': 'all' is not one of 'answer', 'reconstruct', 'both'"),
+        ("data build --task all", "'all' is not one of 'reconstruct', 'dialogue', 'nli', 'sentim"),
         ("worker --cpu --lease 0.1", "'--lease': Input should be greater than or equal to 1"),
     ],
 )

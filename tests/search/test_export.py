@@ -54,7 +54,7 @@ def test_what_is_written_is_read_back_to_the_bit(
 
 def test_a_second_export_of_the_read_back_is_the_same_file(tmp_path: Path) -> None:
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
-    spec = TrialSpec().with_values({"lattice_size": [4, 5, 6], "task": "answer"})
+    spec = TrialSpec().with_values({"lattice_size": [4, 5, 6], "task": ["nli", "dialogue"]})
     configuration.write(best_config(spec, _provenance()), first)
     read, provenance = configuration.read_training(first)
     assert provenance is not None

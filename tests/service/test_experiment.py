@@ -14,7 +14,6 @@ from cubeopt.report import summary, winner
 from cubeopt.search import configuration
 from cubeopt.service import experiment
 from cubeopt.service.experiment import Request
-from cubeopt.trial import Task
 
 from .conftest import PROVENANCE, coordinating
 
@@ -77,7 +76,7 @@ def other_dataset(folder):
     shutil.rmtree(folder)
     rows = torch.nn.functional.normalize(torch.randn(60, 24), dim=1)
     torch.save(rows, folder.parent / "other.pt")
-    unify.build([folder.parent / "other.pt"], folder, [Task.RECONSTRUCT], width=24)
+    unify.build([folder.parent / "other.pt"], folder, unify.BuildOptions(width=24))
 
 
 def test_the_exported_winner_trained_again_gives_its_value_bit_for_bit(

@@ -6,13 +6,12 @@ import optuna
 import pytest
 import torch
 
-from cubeopt.data import unify
+from cubeopt.data import dataset, unify
 from cubeopt.db import records
 from cubeopt.db.engine import optuna_url
 from cubeopt.errors import ConfigError, DataError, StudyError
 from cubeopt.search import mirror, study
 from cubeopt.service import studies
-from cubeopt.trial import Task
 
 
 @pytest.fixture
@@ -74,14 +73,14 @@ def test_a_task_that_the_dataset_was_not_built_for_is_refused(settings, changed_
     rows = torch.nn.functional.normalize(torch.randn(60, 24), dim=1)
     torch.save(rows, settings.data_dir / "bare.pt")
     folder = settings.data_dir / "bare"
-    unify.build([settings.data_dir / "bare.pt"], folder, [Task.RECONSTRUCT], width=24)
-    with pytest.raises(DataError, match=r"bare: no rows for .*task .*answer.* --task answer"):
-        changed_base(dataset="bare", task="answer")
+    unify.build([settings.data_dir / "bare.pt"], folder, unify.BuildOptions(width=24))
+    with pytest.raises(DataError, match=r"bare: no rows for the task dialogue, only for reconstr"):
+        changed_base(dataset="bare", task=["reconstruct", "dialogue"])
 
 
 @pytest.mark.usefixtures("nothing_made")
 def test_a_damaged_dataset_is_refused(settings, create):
-    file = settings.data_dir / "tiny" / "embeddings.safetensors"
+    file = settings.data_dir / "tiny" / dataset.EMBEDDINGS
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)

@@ -50,6 +50,29 @@ def test_each_epoch_of_each_run_is_recorded_once_and_in_order(engine, create, wo
         assert found == list(range(first, run.epoch + 1))
 
 
+def test_over_several_tasks_the_metrics_of_each_are_recorded_and_a_continued_run_is_the_same(
+    engine, settings, create, work, tiny_study
+):
+    base = {**tiny_study["base"], "task": ["dialogue", "reconstruct"]}
+    record = create(base=base, budget={"trials": 1}, rungs={"epochs": [2]})
+    assert record.dataset_rows["train"] == 160 + 80
+    with coordinating(engine):
+        work()
+    _, runs = finished(engine, record)
+    (full,) = [run for run in runs if run.kind is RunKind.FULL]
+    assert (full.state, full.spec["task"]) == (RunState.COMPLETE, ["reconstruct", "dialogue"])
+    (last,) = [e for e in records.epochs(engine, record.id) if e.epoch == 6]
+    parts = [last.metrics[f"validation/fvu/{task}"] for task in ("reconstruct", "dialogue")]
+    assert min(parts) < last.metrics["validation/fvu"] == last.value < max(parts)
+    spec = trial.from_flat(full.spec)
+    loaded = dataset.load(settings.data_dir / "tiny")
+    straight = PackRun(spec.shape, full.width, Feed(loaded, spec.plan.task, torch.device("cpu")))
+    straight.fill(0, straight.fresh(spec))
+    for _ in range(6 * straight.steps_per_epoch):
+        ends = straight.step()
+    assert last.value == ends[0].metrics["validation/fvu"]
+
+
 def test_a_promoted_run_equals_the_same_config_trained_straight_through(
     engine, settings, create, work
 ):
@@ -130,11 +153,10 @@ def test_another_dataset_than_the_studys_is_refused_and_nothing_is_lost(
 
 def _replace_dataset(folder):
     from cubeopt.data import unify
-    from cubeopt.trial import Task
 
     rows = torch.nn.functional.normalize(torch.randn(60, 24), dim=1)
     torch.save(rows, folder.parent / "other.pt")
-    unify.build([folder.parent / "other.pt"], folder, [Task.RECONSTRUCT], width=24)
+    unify.build([folder.parent / "other.pt"], folder, unify.BuildOptions(width=24))
 
 
 def test_a_run_whose_training_raises_is_retried_and_then_failed_with_its_traceback(

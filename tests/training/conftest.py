@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from cubeopt import trial
-from cubeopt.data.dataset import SPLITS, TASKS, Dataset
+from cubeopt.data.dataset import COLUMNS, SPLITS, TASKS, Dataset
+from cubeopt.data.normalisation import Normalisation
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import PackRun
 from cubeopt.trial import Task, TrialSpec
@@ -36,9 +39,12 @@ _SIZES = {"train": 45, "validation": 12, "test": 10}
 Start = Callable[..., PackRun]
 
 
+CORPORA = {Task.RECONSTRUCT: "lone", Task.DIALOGUE: "talks", Task.NLI: "snli"}
+
+
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
-    """Rows of low rank and some noise; an answer is a question of the same split."""
+    """Rows of low rank and some noise; an answer or a hypothesis is a sentence of its split."""
     generator = torch.Generator().manual_seed(11)
     count = sum(_SIZES.values())
     mixed = torch.randn(count, 4, generator=generator) @ torch.randn(4, 32, generator=generator)
@@ -46,25 +52,43 @@ def dataset() -> Dataset:
     split = torch.cat([torch.full((n,), SPLITS.index(name)) for name, n in _SIZES.items()])
     row = torch.arange(count)
     answer = torch.cat([row[split == code].flip(0) for code in range(len(SPLITS))])
-    rows = {
-        "source": row.repeat(2),
-        "target": torch.cat([row, answer]),
-        "task": torch.cat([torch.full((count,), TASKS.index(task)) for task in TASKS]),
-        "split": split.repeat(2),
+    hypothesis = torch.cat([row[split == code].roll(5) for code in range(len(SPLITS))])
+    codes = [TASKS.index(task) for task in CORPORA]
+    columns = {
+        "source": row.repeat(3),
+        "target": torch.cat([row, answer, hypothesis]),
+        "task": torch.tensor(codes).repeat_interleave(count),
+        "split": split.repeat(3),
+        "corpus": torch.arange(3).repeat_interleave(count),
+        "label": torch.tensor([-1, -1, 2]).repeat_interleave(count),
+        "group": row.repeat(3),
     }
-    embeddings = torch.nn.functional.normalize(noisy, dim=1)
-    manifest = {"tasks": [str(task) for task in TASKS]}
-    return Dataset(Path("rows"), "f" * 64, manifest, embeddings, rows)
+    return made(torch.nn.functional.normalize(noisy, dim=1), columns)
+
+
+def made(embeddings: Tensor, columns: dict[str, Tensor], **changes: Any) -> Dataset:
+    """A dataset that stands in no folder."""
+    typed = {name: columns[name].to(dtype) for name, dtype in COLUMNS.items()}
+    corpora = tuple(CORPORA.values())
+    return Dataset(
+        Path("rows"), "f" * 64, {}, embeddings, typed, corpora, tuple(CORPORA), **changes
+    )
+
+
+def standardised(rows: Tensor) -> Normalisation:
+    """The numbers of a dataset that was built with ``standardise`` and has *rows* to train on."""
+    exact = rows.double()
+    return Normalisation("standardise", exact.mean(0), exact.std(0, correction=0))
 
 
 @pytest.fixture(scope="session")
 def feed(dataset: Dataset) -> Feed:
-    return Feed(dataset, Task.RECONSTRUCT, CPU)
+    return Feed(dataset, [Task.RECONSTRUCT], CPU)
 
 
 @pytest.fixture(scope="session")
 def feed64(dataset: Dataset) -> Feed:
-    return Feed(dataset, Task.RECONSTRUCT, CPU, torch.float64)
+    return Feed(dataset, [Task.RECONSTRUCT], CPU, torch.float64)
 
 
 def spec(**values: object) -> TrialSpec:
@@ -75,7 +99,7 @@ def spec(**values: object) -> TrialSpec:
 def start(feed: Feed, width: int, places: dict[int, TrialSpec]) -> PackRun:
     """A pack with fresh trials in the slots of *places*."""
     shape = next(iter(places.values()), spec()).shape
-    run = PackRun(shape, width, feed, feed.raw.dtype)
+    run = PackRun(shape, width, feed, feed.dtype)
     for slot, each in places.items():
         run.fill(slot, run.fresh(each))
     return run

@@ -1,15 +1,21 @@
 """A checkpoint continues to the same bits, and a damaged one is one clear error."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from cubeopt.data.normalisation import Normalisation
 from cubeopt.errors import CheckpointError
 from cubeopt.training import checkpoint
+from cubeopt.training.feed import Feed
 from cubeopt.training.loop import PackRun
+from cubeopt.training.scale import Scale
+from cubeopt.trial import Task
 
-from .conftest import spec, start, train
+from .conftest import CPU, spec, standardised, start, train
 
 
 def save(folder, run, slot, feed):
@@ -29,6 +35,25 @@ def test_training_continues_from_a_checkpoint_to_the_same_bits(feed, tmp_path):
     train(run, 11)
     assert torch.equal(run.state(0).weights, straight.state(1).weights)
     assert torch.equal(run.state(0).mean, straight.state(1).mean)
+
+
+@pytest.mark.parametrize("choice", ["none", "l2", "standardise"])
+def test_what_serving_needs_to_undo_is_kept_to_the_bit(dataset, tmp_path, choice):
+    held = {
+        "none": Normalisation(),
+        "l2": Normalisation("l2", norm=2.75),
+        "standardise": standardised(dataset.embeddings * torch.linspace(1.0, 2.0, 32)),
+    }[choice]
+    feed = Feed(replace(dataset, normalisation=held), [Task.DIALOGUE], CPU)
+    save(tmp_path / "a", start(feed, 1, {0: spec()}), 0, feed)
+    tensors = load_file(tmp_path / "a" / "state.safetensors")
+    for side, scale in (("source", feed.source_scale), ("target", feed.target_scale)):
+        read = Scale(tensors[f"scale/{side}_mean"], tensors[f"scale/{side}_deviation"])
+        assert torch.equal(read.mean, scale.mean)
+        assert torch.equal(read.deviation, scale.deviation)
+    assert len(read.deviation.unique()) == (32 if choice == "standardise" else 1)
+    facts = json.loads((tmp_path / "a" / "state.json").read_text())
+    assert facts["normalisation"] == {"name": choice, "norm": 2.75 if choice == "l2" else None}
 
 
 def test_nothing_but_the_checkpoint_is_left_in_its_folder(feed, tmp_path):

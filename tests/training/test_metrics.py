@@ -1,13 +1,18 @@
 """The objective says what the model does, not how its loss was weighted."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from cubeopt.data.dataset import TASKS, Rows
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import PackRun, TrialState
 from cubeopt.trial import Task
 
-from .conftest import CPU, spec, start, train
+from .conftest import CPU, spec, standardised, start, train
+
+TASK_SETS = [[Task.RECONSTRUCT], [Task.DIALOGUE], [Task.RECONSTRUCT, Task.DIALOGUE, Task.NLI]]
 
 
 def test_the_objective_does_not_move_when_only_loss_weights_change(feed):
@@ -32,26 +37,46 @@ def test_the_objective_does_not_move_when_only_loss_weights_change(feed):
         assert first[name] == second[name]
 
 
-def outputs(run: PackRun, feed: Feed, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the cube makes of a split in one piece, as embeddings, and what it should make."""
-    source, target = feed.dataset.pairs(feed.task, split)
+def outputs(run: PackRun, feed: Feed, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the cube makes of *rows* in one piece, as embeddings, and what it should make."""
     embeddings = feed.dataset.embeddings.double()
-    entered = feed.source_scale.apply(embeddings[source])
+    entered = feed.source_scale.apply(embeddings[rows.source])
     output = run.cube.forward(run.arena, entered[None]).output[0]
-    return feed.target_scale.undo(output), embeddings[target]
+    return feed.target_scale.undo(output), embeddings[rows.target]
 
 
-@pytest.mark.parametrize("task", list(Task))
-def test_fvu_and_cosine_are_those_of_the_embeddings_themselves(dataset, task):
-    feed = Feed(dataset, task, CPU, torch.float64)
+@pytest.mark.parametrize("tasks", TASK_SETS)
+@pytest.mark.parametrize("normalisation", ["none", "standardise"])
+def test_fvu_and_cosine_are_those_of_the_stored_embeddings(dataset, tasks, normalisation):
+    if normalisation == "standardise":
+        uneven = dataset.embeddings * torch.linspace(0.2, 3.0, 32)
+        dataset = replace(dataset, embeddings=uneven, normalisation=standardised(uneven))
+    feed = Feed(dataset, tasks, CPU, torch.float64)
     run = train(start(feed, 1, {0: spec()}), 12)
-    output, target = outputs(run, feed, "validation")
-    train_targets = dataset.embeddings[dataset.pairs(task, "train")[1]].double()
-    spread = (target - train_targets.mean(0)).square().sum()
-    row = run.evaluate("validation")[0]
-    assert row["fvu"] == pytest.approx(float((output - target).square().sum() / spread))
-    cosine = torch.nn.functional.cosine_similarity(output, target, dim=1).mean()
-    assert row["cosine"] == pytest.approx(float(cosine), rel=1e-6)
+    rows = dataset.rows(tasks, "validation")
+    output, target = outputs(run, feed, rows)
+    mean = dataset.embeddings.double()[dataset.rows(tasks, "train").target].mean(0)
+    errors, spread = (output - target).square().sum(1), (target - mean).square().sum(1)
+    cosine = torch.nn.functional.cosine_similarity(output, target, dim=1)
+    found = run.evaluate("validation")[0]
+    assert found["fvu"] == pytest.approx(float(errors.sum() / spread.sum()))
+    assert found["cosine"] == pytest.approx(float(cosine.mean()), rel=1e-6)
+    by_task = [name for name in found if name.startswith(("fvu/", "cosine/"))]
+    assert len(by_task) == (2 * len(tasks) if len(tasks) > 1 else 0)
+    for task in tasks if len(tasks) > 1 else []:
+        held = rows.task == TASKS.index(task)
+        assert found[f"fvu/{task}"] == pytest.approx(float(errors[held].sum() / spread[held].sum()))
+        assert found[f"cosine/{task}"] == pytest.approx(float(cosine[held].mean()), rel=1e-6)
+
+
+def test_metrics_do_not_depend_on_the_pieces_a_split_is_taken_in(dataset):
+    feed = Feed(dataset, [Task.DIALOGUE, Task.NLI], CPU, torch.float64)
+    found = []
+    for batch_size in (5, 24):
+        each = spec(batch_size=batch_size)
+        found.append(start(feed, 1, {0: each}).evaluate("validation")[0])
+    for name in ("fvu", "cosine", "fvu/nli", "cosine/dialogue", "loss/reconstruction"):
+        assert found[0][name] == pytest.approx(found[1][name], rel=1e-10)
 
 
 def test_usage_is_in_percent_and_sums_to_a_hundred(feed):

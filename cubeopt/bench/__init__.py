@@ -1,0 +1,1 @@
+"""What things cost, measured beside what they stand for or are part of."""

@@ -1,0 +1,103 @@
+"""`cubeopt bench`: what things cost on this machine."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cubeopt import settings
+from cubeopt.cli.options import Gpu, Json
+from cubeopt.cli.printing import cell, error_console, facts, print_json, say, table
+from cubeopt.errors import InputError
+
+if TYPE_CHECKING:
+    from cubeopt.bench.feeding import Report
+
+_ROWS, _WIDTH = 10_000, 768  # of random content
+
+app = typer.Typer(
+    help="Measure what things cost on this machine.",
+    epilog="\b\nExample: cubeopt bench data --rows 10000",
+    no_args_is_help=True,
+)
+
+
+@app.callback()
+def group() -> None:
+    """Measure what things cost on this machine."""
+
+
+@app.command(
+    short_help="A batch of data, beside a DataLoader's and beside a training step.",
+    epilog="\b\nExample: cubeopt bench data dialogue_combined --json",
+)
+def data(
+    dataset: Annotated[
+        str | None,
+        typer.Argument(metavar="DATASET", help="A dataset by name or path; else random rows."),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=16, max=1_000_000, metavar="N", help="Random rows to train on."),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="Rounds, each with every case.")
+    ] = 7,
+    gpu: Gpu = None,
+    as_json: Json = False,
+) -> None:
+    """What a batch of 16 costs: from the feed, from torch's DataLoader, beside a training step.
+
+    The cube is 8x8x8 with default sizes. On the CPU, in one thread, unless --gpu is given.
+    """
+    if dataset is not None and rows is not None:
+        raise InputError("give either DATASET or --rows N")
+    folder = settings.load().dataset_dir(dataset) if dataset is not None else None
+    from rich.progress import Progress
+
+    from cubeopt.bench import feeding
+    from cubeopt.data.dataset import load
+    from cubeopt.training.device import prepare
+
+    device = prepare(gpu)
+    loaded = load(folder) if folder else feeding.synthetic(rows or _ROWS, _WIDTH)
+    console = error_console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("rounds", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        report = feeding.measure(loaded, device, rounds, tell=show)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        _print(report)
+
+
+def _print(report: "Report") -> None:
+    facts(
+        {
+            "dataset": report.dataset,
+            "rows": ", ".join(f"{task} {count}" for task, count in report.train_rows.items()),
+            "batch": f"{report.batch_size} x {report.embedding_size}",
+            "rounds": report.rounds,
+            **report.machine,
+        },
+        as_json=False,
+    )
+    table(
+        "microseconds (median and quartiles)",
+        ["task", "what", "median", "low", "high"],
+        [
+            [each.task, each.case, *(f"{x:.1f}" for x in (each.microseconds, each.low, each.high))]
+            for each in report.timings
+        ],
+    )
+    say("ratios within a round (median and quartiles)")
+    for each in report.ratios:
+        line = (
+            f"{each.task}: {each.what}: {cell(each.value)} ({cell(each.low)} to {cell(each.high)})"
+        )
+        if each.goal is not None:
+            line += f", goal {each.goal}: {'met' if each.met else 'missed'}"
+        say(line)
