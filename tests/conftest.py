@@ -12,7 +12,7 @@ import pytest
 import torch
 from sqlalchemy import Engine
 
-from cubeopt.data import unify
+from cubeopt.data.building import unify
 from cubeopt.db import embedded
 from cubeopt.db import engine as db_engine
 from cubeopt.settings import Settings

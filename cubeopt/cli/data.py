@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from cubeopt.data.sources import LeftOut
-    from cubeopt.data.unify import BuildOptions, BuildReport
+    from cubeopt.data.building.unify import BuildOptions, BuildReport
+    from cubeopt.data.reading.sources import LeftOut
 
 _LINES = 20  # about what was left out, at most
 _NAMES = 3  # of files, at most, in one such line
@@ -79,7 +79,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """What each file holds: kind, task, keys, shapes, dtypes, rows, problems. Executes nothing."""
-    from cubeopt.data import inspect as inspection
+    from cubeopt.data.reading import inspect as inspection
 
     rows = [each.as_json() for each in inspection.inspect(_paths(paths, sample), width)]
     bad = [row for row in rows if row["problems"]]
@@ -190,7 +190,7 @@ def build(
     shares, cosine = _fractions(fractions), _near(near)
     weights = dict(_weight(each) for each in weight or [])
     files = dict(_labels(each) for each in labels or [])
-    from cubeopt.data.unify import BuildOptions
+    from cubeopt.data.building.unify import BuildOptions
     from cubeopt.trial import Task
 
     options = BuildOptions(
@@ -219,7 +219,7 @@ class _Stopped(Exception):
 
 
 def _run(paths: list[Path], folder: Path, options: "BuildOptions") -> "BuildReport":
-    from cubeopt.data import unify
+    from cubeopt.data.building import unify
 
     with stopping() as stop, _bars() as bars:
         try:
@@ -358,7 +358,8 @@ def _left_out_line(group: "Sequence[LeftOut]") -> str:
 
 
 def _paths(paths: list[Path] | None, sample: bool) -> list[Path]:
-    from cubeopt.data import intake, sources
+    from cubeopt.data.building import intake
+    from cubeopt.data.reading import sources
 
     chosen = list(paths or []) + ([sources.sample_dir()] if sample else [])
     if not chosen:

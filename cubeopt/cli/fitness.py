@@ -13,7 +13,7 @@ from cubeopt.cli.printing import cell, error_console, facts, print_json, say, ta
 from cubeopt.errors import StrictError
 
 if TYPE_CHECKING:
-    from cubeopt.data.fitness import Progress
+    from cubeopt.data.fitness.fitness import Progress
 
 Dataset = Annotated[
     str,
@@ -40,7 +40,7 @@ def check(
 ) -> None:
     """Is a dataset fit for the cube? What is wrong, what to do, and every figure behind it."""
     from cubeopt.data import dataset as datasets
-    from cubeopt.data import fitness
+    from cubeopt.data.fitness import fitness
     from cubeopt.report import data_page
 
     loaded = settings.load()

@@ -17,7 +17,7 @@ from cubeopt.errors import InputError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from cubeopt.data.embedding import EmbedReport
+    from cubeopt.data.teaching.embedding import EmbedReport
 
 _LINES = 20  # about what was left out, at most
 SHORT_HELP = "Turn files of text into files of embeddings."
@@ -68,7 +68,7 @@ def embed(
     with stopping() as stop:
         import torch
 
-        from cubeopt.data import embedding
+        from cubeopt.data.teaching import embedding
         from cubeopt.training import device as devices
 
         # Unlike a small cube, a teacher gains by more than one thread.

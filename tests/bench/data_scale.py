@@ -20,7 +20,9 @@ from pathlib import Path
 
 import torch
 
-from cubeopt.data import dataset, inspect, unify
+from cubeopt.data import dataset
+from cubeopt.data.building import unify
+from cubeopt.data.reading import inspect
 
 _PAIRS, _WIDTH = 549_048, 768
 _BLOCK = 1 << 24

@@ -155,7 +155,7 @@ def test_build_strict_writes_nothing_and_names_each_reason(
 def test_ctrl_c_leaves_nothing_and_code_130(
     cli: Cli, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cubeopt.data import unify
+    from cubeopt.data.building import unify
 
     real = unify.build
 

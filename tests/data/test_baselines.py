@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from cubeopt.data import baselines as module
-from cubeopt.data import dataset, sources, unify
+from cubeopt.data import dataset
 from cubeopt.data.baselines import baselines
+from cubeopt.data.building import unify
 from cubeopt.data.dataset import TASKS, Dataset
+from cubeopt.data.reading import sources
 from cubeopt.errors import DataError
 from cubeopt.trial import Task
 

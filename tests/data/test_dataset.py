@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cubeopt.data import dataset, unify
+from cubeopt.data import dataset
+from cubeopt.data.building import unify
 from cubeopt.data.dataset import COLUMNS, SPLITS, Dataset, fingerprint
 from cubeopt.errors import DataError
 from cubeopt.trial import Task

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cubeopt import trial
-from cubeopt.data import unify
+from cubeopt.data.building import unify
 from cubeopt.errors import CheckpointError, ConfigError, CubeoptError, DataError, DivergedError
 from cubeopt.report import summary, winner
 from cubeopt.search import configuration

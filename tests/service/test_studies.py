@@ -6,7 +6,8 @@ import optuna
 import pytest
 import torch
 
-from cubeopt.data import dataset, unify
+from cubeopt.data import dataset
+from cubeopt.data.building import unify
 from cubeopt.db import records
 from cubeopt.db.engine import optuna_url
 from cubeopt.errors import ConfigError, DataError, StudyError

@@ -152,7 +152,7 @@ def test_another_dataset_than_the_studys_is_refused_and_nothing_is_lost(
 
 
 def _replace_dataset(folder):
-    from cubeopt.data import unify
+    from cubeopt.data.building import unify
 
     rows = torch.nn.functional.normalize(torch.randn(60, 24), dim=1)
     torch.save(rows, folder.parent / "other.pt")

@@ -1,0 +1,1 @@
+"""Many files made one dataset."""

@@ -1,0 +1,1 @@
+"""Whether a dataset is fit for the cube."""

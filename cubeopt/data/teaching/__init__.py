@@ -1,0 +1,1 @@
+"""Text made embeddings by a teacher model."""
