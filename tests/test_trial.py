@@ -17,7 +17,7 @@ from cubeopt.trial import CubeShape, TrialSpec
 
 def test_flat_values_make_the_same_trial_again() -> None:
     spec = TrialSpec().with_values(
-        {"lattice_size": [4, 5, 6], "task": "answer", "learning_rate": 0.1, "seed": 7}
+        {"lattice_size": [4, 5, 6], "task": ["nli", "dialogue"], "learning_rate": 0.1, "seed": 7}
     )
     assert trial.from_flat(spec.flat()) == spec
     assert trial.from_flat(json.loads(json.dumps(spec.flat()))) == spec
@@ -72,7 +72,11 @@ def test_json_keeps_every_bit(**values: Any) -> None:
             "learning_rate: Input should be a finite number (got nan)",
         ),
         ({"emergence": "x"}, "emergence: Input should be 'mutual_information' or 'legacy_log'"),
-        ({"task": "translate"}, "task: Input should be 'reconstruct' or 'answer'"),
+        (
+            {"task": "translate"},
+            "task: expected one or more of reconstruct, dialogue, nli, sentiment, got 'translate'",
+        ),
+        ({"task": []}, "task: at least one task is needed"),
         ({"lattice_size": [8, 8]}, "lattice_size.2: Field required"),
         ({"lattice_size": [1, 8, 8]}, "lattice_size must be 2 to 64 cells a side, got (1, 8, 8)"),
         ({"lattice_size": [8, 8, 65]}, "lattice_size must be 2 to 64 cells a side"),
@@ -130,3 +134,13 @@ def test_a_pack_key_is_the_same_in_every_process() -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
     assert said.stdout.decode().strip() == TrialSpec().pack_key("data")
+
+
+def test_tasks_are_one_name_or_several_in_one_order_each_once() -> None:
+    spec = TrialSpec().with_values({"task": ["nli", "reconstruct", "nli"]})
+    assert spec.plan.task == (trial.Task.RECONSTRUCT, trial.Task.NLI)
+    assert spec.flat()["task"] == ["reconstruct", "nli"]
+    assert trial.from_flat(spec.flat()) == spec
+    assert TrialSpec().with_values({"task": ["nli"]}).flat()["task"] == "nli"
+    same = TrialSpec().with_values({"task": ["reconstruct", "nli"]})
+    assert spec.pack_key("data") == same.pack_key("data")

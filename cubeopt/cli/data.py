@@ -361,7 +361,8 @@ def _paths(paths: list[Path] | None, sample: bool) -> list[Path]:
     from cubeopt.data.building import intake
     from cubeopt.data.reading import sources
 
-    chosen = list(paths or []) + ([sources.sample_dir()] if sample else [])
+    # Not the folder: its licence and README would be told as left out.
+    chosen = list(paths or []) + (sorted(sources.sample_dir().rglob("*.pt")) if sample else [])
     if not chosen:
         raise InputError("give PATH... or --sample")
     intake.check_given(chosen)

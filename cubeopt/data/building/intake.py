@@ -79,7 +79,7 @@ def read(
                 raise
             refusals.append(error)
             reason = str(error).removeprefix(f"{path}: ")
-            left_out.append(LeftOut(path, reason, None, fault=reason != files.UNASKED))
+            left_out.append(LeftOut(path, reason, None, fault=reason not in files.BY_DESIGN))
         else:
             taken.append(replace(source, corpus=names.get(real, source.corpus)))
             left_out += source.left_out
@@ -175,8 +175,8 @@ def _check_labels(labels: Mapping[Path, Path], found: Sequence[Path]) -> None:
 
 def _read(path: Path, width: int, labels: Path | None, paths: Sequence[Path]) -> Source:
     form = files.format_of(path)
-    if files.unasked(path, form, paths):
-        raise DataError(f"{path}: {files.UNASKED}")
+    if reason := files.passed_over(path, form, paths):
+        raise DataError(f"{path}: {reason}")
     if form.is_text:
         raise DataError(
             f"{path}: raw text: embed it first with: cubeopt data embed {path} --model MODEL"

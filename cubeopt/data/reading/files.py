@@ -11,9 +11,13 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
+from cubeopt.data.dataset import FILES
 from cubeopt.errors import DataError
 
+# What is passed over by design, and why.
 UNASKED = "plain text: give it by name to have it read as sentences"
+BUILT = "part of a dataset that is built: give the files that it was made of"
+BY_DESIGN = (UNASKED, BUILT)
 TEXT_COLUMNS = ("text", "sentence", "review")
 LABEL_COLUMNS = ("label", "sentiment")
 
@@ -69,12 +73,17 @@ def find(paths: Sequence[Path]) -> list[Path]:
     return sorted(found.values())
 
 
-def unasked(path: Path, form: Format, paths: Sequence[Path]) -> bool:
-    """Whether *path* is plain text that only the search of a folder among *paths* brought up."""
+def passed_over(path: Path, form: Format, paths: Sequence[Path]) -> str | None:
+    """Why *path* is not read though nothing is wrong with it, or None.
+
+    Plain text that only the search of a folder among *paths* brought up may be a README.
+    """
+    if path.name in FILES and all((path.parent / name).is_file() for name in FILES):
+        return BUILT
     if form is not Format.TEXT or path.suffix.lower() == ".txt":
-        return False
+        return None
     named = {os.path.realpath(each) for each in _expanded(paths)}
-    return os.path.realpath(path) not in named
+    return None if os.path.realpath(path) in named else UNASKED
 
 
 def _expanded(paths: Sequence[Path]) -> Iterator[Path]:

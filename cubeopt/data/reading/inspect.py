@@ -48,9 +48,9 @@ def inspect(paths: Sequence[Path], width: int = DEFAULT_WIDTH) -> list[FileFacts
 def _facts(path: Path, paths: Sequence[Path], width: int) -> FileFacts:
     try:
         form = files.format_of(path)
-        if files.unasked(path, form, paths):
-            passed = LeftOut(path, files.UNASKED, None, fault=False)
-            return FileFacts(path, notes=(files.UNASKED,), left_out=(passed,))
+        if reason := files.passed_over(path, form, paths):
+            passed = LeftOut(path, reason, None, fault=False)
+            return FileFacts(path, notes=(reason,), left_out=(passed,))
         if form.is_text:
             return _of_text(texts.read(path))
         return _of_embeddings(sources.load(path), path, width)

@@ -185,8 +185,8 @@ def _read_file(path: Path, paths: Sequence[Path]) -> TextRows | LeftOut:
             return LeftOut(path, files.unknown(path), None)
         if not form.is_text:
             return LeftOut(path, EMBEDDINGS_ALREADY, None, fault=False)
-        if files.unasked(path, form, paths):
-            return LeftOut(path, files.UNASKED, None, fault=False)
+        if reason := files.passed_over(path, form, paths):
+            return LeftOut(path, reason, None, fault=False)
         return texts.read(path)
     except DataError as error:
         return LeftOut(path, str(error).removeprefix(f"{path}: "), None)

@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,23 @@ def test_a_pattern_is_expanded_unless_a_file_has_its_name(tmp_path: Path) -> Non
 def test_plain_text_in_a_folder_is_asked_for_by_name(tmp_path: Path) -> None:
     _make(tmp_path, "README.md", "sentences.txt", "sub/LICENSE")
     readme, licence = tmp_path / "README.md", tmp_path / "sub" / "LICENSE"
-    assert files.unasked(readme, TEXT, [tmp_path])
-    assert not files.unasked(tmp_path / "sentences.txt", TEXT, [tmp_path])
-    assert not files.unasked(readme, TEXT, [tmp_path, tmp_path / "." / "README.md"])
-    assert not files.unasked(licence, TEXT, [tmp_path / "sub" / "*"])
-    assert not files.unasked(readme, JSON_LINES, [tmp_path])
+    assert files.passed_over(readme, TEXT, [tmp_path]) == files.UNASKED
+    assert not files.passed_over(tmp_path / "sentences.txt", TEXT, [tmp_path])
+    assert not files.passed_over(readme, TEXT, [tmp_path, tmp_path / "." / "README.md"])
+    assert not files.passed_over(licence, TEXT, [tmp_path / "sub" / "*"])
+    assert not files.passed_over(readme, JSON_LINES, [tmp_path])
+
+
+def test_a_dataset_below_the_folder_is_passed_over_however_it_is_given(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
+    built = tmp_path / "built"
+    shutil.copytree(tiny_dataset, built)
+    table = built / "embeddings.npy"
+    for given in (tmp_path, table):
+        assert files.passed_over(table, files.format_of(table), [given]) == files.BUILT
+    (built / "manifest.json").unlink()
+    assert files.passed_over(table, files.format_of(table), [tmp_path]) is None
 
 
 @pytest.mark.parametrize(
