@@ -34,6 +34,7 @@ from cubeopt.errors import DataError
 _EARLIER = frozenset({"embeddings.safetensors", MANIFEST})  # what the first format had
 _MODE = 0o644
 _WAITING = 4  # pieces that may wait for their digest
+_UNSETTLED = 4  # pieces, of 16 MiB, that may wait for the disk
 
 
 def write(
@@ -155,12 +156,14 @@ def _write_embeddings(
         preface = io.BytesIO()
         np.lib.format.write_array_header_1_0(preface, header)
         _write_all(file, preface.getbuffer())
-        for piece in pieces:
+        for number, piece in enumerate(pieces, start=1):
             assert piece.dtype == dtype
             assert len(piece) == min(expected, shape[0] - held)
             held += len(piece)
             waiting.append(hasher.submit(dataset.piece_digest, piece))
             _write_all(file, piece.view(torch.uint8).numpy().data.cast("B"))
+            if number % _UNSETTLED == 0:
+                _settle(file)
             if len(waiting) == _WAITING:
                 digests.append(waiting.pop(0).result())
         digests += [digest.result() for digest in waiting]
@@ -186,6 +189,17 @@ def _file(path: Path) -> Iterator[int]:
 def _write_all(file: int, content: memoryview) -> None:
     while content:  # a disk may take less than it is given
         content = content[os.write(file, content) :]
+
+
+def _settle(file: int) -> None:
+    """Bring to the disk what was written, and let the system forget it.
+
+    Else the whole table would lie in the page cache, at the cost of everything else there; on a
+    virtual machine memory that is new to it costs more than the disk does.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.fdatasync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)  # the whole file
 
 
 def _put(fresh: Path, folder: Path) -> None:

@@ -79,8 +79,15 @@ class Source:
         return len(self.good)
 
     def side(self, number: int, rows: Int[Tensor, " K"]) -> Float[Tensor, "K D"]:
-        """The *rows* of one side, counted as in the file, as numbers of their own."""
-        return self.sides[number][rows].to(torch.float32)
+        """The *rows* of one side, counted as in the file; only to be read.
+
+        Rows that follow one another are not copied out of the file where they are float32.
+        """
+        side, count = self.sides[number], len(rows)
+        if count and int(rows[-1] - rows[0]) == count - 1 and bool((rows.diff() == 1).all()):
+            first = int(rows[0])
+            return side[first : first + count].to(torch.float32)
+        return side[rows].to(torch.float32)
 
 
 def sample_dir() -> Path:
