@@ -12,7 +12,7 @@ import torch
 
 from cubeopt.data.reading import files, sources
 from cubeopt.data.reading.sources import Kind, LeftOut, Source
-from cubeopt.errors import DataError, WidthError
+from cubeopt.errors import DataError, StrictError, WidthError
 from cubeopt.trial import Task
 
 NOT_ASKED = "of use only to tasks that were not asked for"
@@ -57,9 +57,13 @@ def read(
     teacher: str | None,
     labels: Mapping[Path, Path],
     corpora: Mapping[Path, str],
+    strict: bool,
     progress: Progress,
 ) -> Intake:
-    """Read the files among, below or matched by *paths*; keep those that fit the rest."""
+    """Read the files among, below or matched by *paths*; keep those that fit the rest.
+
+    With *strict*, StrictError when anything in them is left out by a fault, or is suspicious.
+    """
     check_given(paths)
     found = files.find(paths)
     if not found:
@@ -84,11 +88,24 @@ def read(
             taken.append(replace(source, corpus=names.get(real, source.corpus)))
             left_out += source.left_out
         progress("reading files", done, len(found))
+    if strict:
+        _check_strict(left_out, taken)
     if not taken:
         raise _nothing(left_out, refusals)
     taken, more = _chosen(taken, tasks, teacher)
     problems = [f"{source.path}: {problem}" for source in taken for problem in source.problems]
     return Intake(tuple(taken), (*left_out, *more), tuple(problems))
+
+
+def _check_strict(left_out: Sequence[LeftOut], taken: Sequence[Source]) -> None:
+    reasons = [
+        f"{row.path}: {row.reason}" + ("" if row.rows is None else f" ({row.rows} rows)")
+        for row in left_out
+        if row.fault
+    ]
+    reasons += [f"{source.path}: {problem}" for source in taken for problem in source.problems]
+    if reasons:
+        raise StrictError(f"strict: nothing written, {len(reasons)} faults: {'; '.join(reasons)}")
 
 
 def check_given(paths: Sequence[Path]) -> None:

@@ -27,7 +27,7 @@ from cubeopt.data.building.pool import Pool, Sentences
 from cubeopt.data.dataset import SPLITS, TASKS
 from cubeopt.data.normalisation import Normalisation
 from cubeopt.data.reading.sources import DEFAULT_WIDTH, LeftOut
-from cubeopt.errors import DataError, StrictError
+from cubeopt.errors import DataError
 from cubeopt.trial import Task, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -122,6 +122,7 @@ def build(
         options.teacher,
         options.labels,
         options.corpora,
+        options.strict,
         tell,
     )
     corpora = _corpora(taken, options.weights)
@@ -132,8 +133,6 @@ def build(
         gathered = pool.gather(sources, options.near, tell)
         draft = _draft(taken, label_names, gathered, corpora, options)
         _check_counts(draft)
-        if options.strict:
-            _check_strict(draft)
         files = tuple(each.result() for each in described)
     finally:
         describer.shutdown(cancel_futures=True)
@@ -251,17 +250,6 @@ def _check_counts(draft: _Draft) -> None:
                 "share no text are needed (dialogues, pairs of one question, lone sentences), "
                 f"got {groups}; give more files"
             )
-
-
-def _check_strict(draft: _Draft) -> None:
-    reasons = [
-        f"{row.path}: {row.reason}" + ("" if row.rows is None else f" ({row.rows} rows)")
-        for row in draft.left_out
-        if row.fault
-    ]
-    reasons += draft.intake.problems
-    if reasons:
-        raise StrictError(f"strict: nothing written, {len(reasons)} faults: {'; '.join(reasons)}")
 
 
 def _write(

@@ -575,6 +575,14 @@ def test_strict_names_every_fault_and_writes_nothing(
     assert report.left_out
 
 
+def test_strict_comes_before_what_else_is_wrong(hostile: Path, mixed: Path, out: Path) -> None:
+    for bad in files.find([hostile]):
+        with pytest.raises(StrictError, match="strict: nothing written, 1 faults") as caught:
+            build(bad, out, strict=True)
+        assert str(bad) in str(caught.value)
+    assert not out.exists()
+
+
 def test_progress_tells_of_every_stage_to_its_end(mixed: Path, out: Path) -> None:
     seen: dict[str, list[tuple[int, int]]] = {}
 
