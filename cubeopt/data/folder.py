@@ -27,6 +27,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
+from cubeopt import atomic
 from cubeopt.data import dataset
 from cubeopt.data.dataset import EMBEDDINGS, FILES, MANIFEST, ROWS
 from cubeopt.errors import DataError
@@ -63,9 +64,9 @@ def write(
             _write(fresh / ROWS, save(dict(tensors)))
             text = json.dumps({**manifest, "fingerprint": found}, indent=1) + "\n"
             _write(fresh / MANIFEST, text.encode())
-            _sync(fresh)
+            atomic.sync(fresh)
             _put(fresh, folder)
-            _sync(folder.parent)
+            atomic.sync(folder.parent)
         _clean(folder, replaced=True)
     except OSError as error:
         raise DataError(f"cannot write {folder}: {error.strerror}") from error
@@ -155,13 +156,13 @@ def _write_embeddings(
         header = {"descr": kind, "fortran_order": False, "shape": shape}
         preface = io.BytesIO()
         np.lib.format.write_array_header_1_0(preface, header)
-        _write_all(file, preface.getbuffer())
+        atomic.write_all(file, preface.getbuffer())
         for number, piece in enumerate(pieces, start=1):
             assert piece.dtype == dtype
             assert len(piece) == min(expected, shape[0] - held)
             held += len(piece)
             waiting.append(hasher.submit(dataset.piece_digest, piece))
-            _write_all(file, piece.view(torch.uint8).numpy().data.cast("B"))
+            atomic.write_all(file, piece.view(torch.uint8).numpy().data.cast("B"))
             if number % _UNSETTLED == 0:
                 _settle(file)
             if len(waiting) == _WAITING:
@@ -173,7 +174,7 @@ def _write_embeddings(
 
 def _write(path: Path, content: bytes) -> None:
     with _file(path) as file:
-        _write_all(file, memoryview(content))
+        atomic.write_all(file, memoryview(content))
 
 
 @contextmanager
@@ -184,11 +185,6 @@ def _file(path: Path) -> Iterator[int]:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_all(file: int, content: memoryview) -> None:
-    while content:  # a disk may take less than it is given
-        content = content[os.write(file, content) :]
 
 
 def _settle(file: int) -> None:
@@ -224,11 +220,3 @@ def _exchange(one: Path, other: Path) -> bool:
     return renameat2 is not None and not renameat2(
         here, os.fsencode(one), here, os.fsencode(other), exchange
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

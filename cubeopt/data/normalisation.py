@@ -46,7 +46,10 @@ class Normalisation:
         return (rows - self.mean.to(rows)) / self.deviation.to(rows)
 
     def undo(self, rows: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        """From seen to file; for ``l2`` by the mean norm, since each row's own is not kept."""
+        """From seen to file; for ``l2`` by the mean norm, since each row's own is not kept.
+
+        What `Scale.undo` gives is stored numbers already, which ``standardise`` leaves as in files.
+        """
         if self.mean is not None and self.deviation is not None:
             return rows * self.deviation.to(rows) + self.mean.to(rows)
         return rows if self.norm is None else rows * self.norm

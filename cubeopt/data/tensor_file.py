@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from cubeopt import atomic
 from cubeopt.errors import DataError
 
 SUFFIX = ".safetensors"
@@ -51,12 +52,12 @@ def write(path: Path, columns: Mapping[str, Column], metadata: Mapping[str, str]
     """Put a file at *path* in one step; one that stood there is replaced."""
     try:
         with _part(path.parent) as (part, file):
-            _write_all(file, memoryview(_header(columns, metadata)))
+            atomic.write_all(file.fileno(), memoryview(_header(columns, metadata)))
             for column in columns.values():
                 _write_column(file, column)
             os.fsync(file.fileno())
             os.rename(part, path)
-        _sync(path.parent)
+        atomic.sync(path.parent)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
 
@@ -129,19 +130,6 @@ def _write_column(file: BinaryIO, column: Column) -> None:
         assert piece.dtype == column.dtype
         assert piece.shape[1:] == column.shape[1:]
         if piece.size:
-            _write_all(file, np.ascontiguousarray(piece).data.cast("B"))
+            atomic.write_all(file.fileno(), np.ascontiguousarray(piece).data.cast("B"))
         written += piece.nbytes
     assert written == _bytes(column), "every row is written"
-
-
-def _write_all(file: BinaryIO, content: memoryview) -> None:
-    while content:
-        content = content[file.write(content) :]
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from cubeopt.report import atomic, data_figures
+from cubeopt import atomic
+from cubeopt.report import data_figures
 from cubeopt.report.data_figures import Row
 
 _CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False}

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from plotly.subplots import make_subplots
 
-from cubeopt.report import atomic
+from cubeopt import atomic
 from cubeopt.report.picture import Picture, Stroke, Style
 
 WIDTH, HEIGHT = 1400, 700  # pixels of the PNG

@@ -1,16 +1,14 @@
 """YAML files: read as plain mappings, written back atomically; and the config of one training."""
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cubeopt import trial
-from cubeopt.errors import ConfigError
+from cubeopt import atomic, trial
+from cubeopt.errors import ConfigError, InputError
 from cubeopt.trial import TrialSpec
 
 TRAINING_SECTION = "real_training"
@@ -83,20 +81,9 @@ def write(content: Mapping[str, Any], path: Path, header: str = "") -> None:
     comment = "".join(f"# {line}\n" for line in header.splitlines())
     text = comment + yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+        atomic.write(text.encode(), path)
+    except InputError as error:
+        raise ConfigError(str(error)) from error
 
 
 def read_training(path: Path) -> tuple[TrialSpec, dict[str, Any] | None]:

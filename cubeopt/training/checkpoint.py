@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from cubeopt import trial
+from cubeopt import atomic, trial
 from cubeopt.errors import CheckpointError, ConfigError
 from cubeopt.lattice.layers import Layout
 from cubeopt.training.feed import Feed
@@ -134,7 +134,7 @@ def _write(folder: Path, tensors: dict[str, Tensor], content: dict[str, Any]) ->
     except OSError:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    _sync_folder(folder.parent)
+    atomic.sync(folder.parent)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -142,14 +142,6 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:

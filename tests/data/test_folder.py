@@ -179,7 +179,7 @@ def test_a_disk_that_is_full_after_some_bytes_is_a_data_error_and_leaves_what_wa
     assert beside(place) == ["data"]
 
 
-@pytest.mark.parametrize("step", ["_put", "_sync"])
+@pytest.mark.parametrize("step", ["_put", "atomic.sync"])
 def test_a_failed_write_leaves_the_dataset_that_was_there(
     place: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -188,7 +188,7 @@ def test_a_failed_write_leaves_the_dataset_that_was_there(
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(folder, step, fail)
+    monkeypatch.setattr(f"cubeopt.data.folder.{step}", fail)
     with pytest.raises(DataError, match="Input/output error"):
         put(place, table(1))
     assert dataset.load(place).fingerprint == first

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from cubeopt import atomic
 from cubeopt.errors import InputError
-from cubeopt.report import atomic
 
 
 def test_a_file_is_written_with_its_folder_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -20,3 +20,18 @@ def write(content: bytes, path: Path) -> None:
             os.replace(whole, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_all(file: int, content: memoryview) -> None:
+    """Write *content* to the descriptor *file*, which may take less than it is given."""
+    while content:
+        content = content[os.write(file, content) :]
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
