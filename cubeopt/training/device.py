@@ -3,6 +3,7 @@
 import os
 import warnings
 
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from cubeopt.errors import DeviceError
@@ -39,3 +40,10 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} {torch.cuda.get_device_name(device)}"
     return "cpu"
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free now: of the GPU, or of the machine's memory for a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)

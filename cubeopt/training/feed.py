@@ -3,10 +3,9 @@
 P slots, B samples, S steps, D embedding size, K sentences, N rows of a split.
 """
 
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -17,17 +16,20 @@ from cubeopt.data.dataset import SPLITS, Dataset, Rows
 from cubeopt.data.order import Mixture
 from cubeopt.errors import DataError
 from cubeopt.training import scale
+from cubeopt.training.device import free_memory
+from cubeopt.training.kept import Earliest, Recent
 from cubeopt.training.scale import Scale
 from cubeopt.training.table import Table
 from cubeopt.trial import Task
 
 _AHEAD_BYTES = 1 << 20  # of batches gathered in one go: a call costs as much as some rows
-_BATCHES_KEPT = 1 << 27  # bytes: the trials of a study ask for the same batches, one by one
+_BATCHES_SHARE = 1 / 16  # of the device's free memory: the trials of a study ask for the same ones
+_BATCHES_MOST = 1 << 28  # bytes of them
+_PASSING_KEPT = 1 << 27  # bytes of those that found no room, one piece for each of a pack's epochs
 _ORDERS_KEPT = 1 << 26  # bytes: packs mix trials at different epochs
 _ALIGNMENT = 64  # bytes: where a batch starts in memory can decide the last bits of what follows
 
-_Batches = tuple[Sequence[Tensor], Sequence[Tensor]]  # sources and targets (1, B, D) of some steps
-_Value = TypeVar("_Value")
+_Batches = Sequence[tuple[Tensor, Tensor]]  # source and target (1, B, D) of some steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,14 @@ class _Split:
     target: Int64[Tensor, " N"]
     task: UInt8[Tensor, " N"]
     corpus: UInt8[Tensor, " N"]
+
+
+class _Pace(NamedTuple):
+    """How an epoch is walked at one batch size."""
+
+    steps: int
+    ahead: int  # steps whose batches are gathered in one go: a piece
+    size: int  # bytes of a batch
 
 
 class Feed:
@@ -80,8 +90,11 @@ class Feed:
         self._splits = {name: self._split(each) for name, each in rows.items()}
         self._same = all(torch.equal(each.source, each.target) for each in rows.values())
         self._mixture = _mixture(dataset, train)
-        self._orders: _Kept[Tensor] = _Kept(_ORDERS_KEPT)
-        self._batches: _Kept[_Batches] = _Kept(_BATCHES_KEPT)
+        self._paces: dict[int, _Pace] = {}
+        self._orders: Recent[Tensor] = Recent(_ORDERS_KEPT)
+        room = min(_BATCHES_MOST, int(free_memory(device) * _BATCHES_SHARE))
+        self._batches: Earliest[_Batches] = Earliest(room)
+        self._passing: Recent[tuple[int, _Batches]] = Recent(_PASSING_KEPT)
 
     @property
     def train_rows(self) -> int:
@@ -101,11 +114,14 @@ class Feed:
         spare = next(iter(places.values()), (0, 0))
         if width == 1:
             return self._batch(places.get(0, spare), batch_size)
-        found = {place: self._batch(place, batch_size) for place in {spare, *places.values()}}
-        chosen = [found[places.get(slot, spare)] for slot in range(width)]
-        # Copied even when all are the same: how a batch lies in memory must not depend on others.
-        source = torch.cat([each for each, _ in chosen])
-        return source, source if self._same else torch.cat([each for _, each in chosen])
+        chosen = [places.get(slot, spare) for slot in range(width)]
+        found = {place: self._batch(place, batch_size) for place in {*chosen}}
+        if len(found) == 1:
+            # Seen by each slot as it lies in memory, like a batch of its own: the same bits follow.
+            source, target = found[chosen[0]]
+            return source.expand(width, -1, -1), target.expand(width, -1, -1)
+        source = torch.cat([found[place][0] for place in chosen])
+        return source, source if self._same else torch.cat([found[place][1] for place in chosen])
 
     def parts(self, split: str, batch_size: int) -> Iterator[Part]:
         """A *split* in pieces of nearly equal size."""
@@ -126,31 +142,36 @@ class Feed:
     def _batch(self, place: tuple[int, int], batch_size: int) -> tuple[Tensor, Tensor]:
         """Source and target (1, B, D) of the next step at *place*."""
         seed, done = place
-        epoch, step = divmod(done, self.steps_per_epoch(batch_size))
-        ahead = self._ahead(batch_size)
+        pace = self._paces.get(batch_size) or self._new_pace(batch_size)
+        epoch, step = divmod(done, pace.steps)
         # Pieces have fixed borders, so a batch lies the same wherever training started.
-        first, offset = step - step % ahead, step % ahead
-        key = (seed, epoch, batch_size, first)
-        found = self._batches.get(key)
-        if found is None:
-            size = self._size(batch_size)
-            if size * self.steps_per_epoch(batch_size) > _BATCHES_KEPT:
-                # Who comes next comes too late for it: its memory, still in the cache, is reused.
-                self._batches.drop((seed, epoch, batch_size, first - ahead))
-            numbers = self._order(seed, epoch, batch_size)[first : first + ahead]
-            found = self._gathered(numbers)
-            self._batches.put(key, found, size * len(numbers))
-        return found[0][offset], found[1][offset]
+        piece, offset = divmod(step, pace.ahead)
+        found = self._batches.get((seed, batch_size), (epoch, piece))
+        return (found or self._piece(epoch, piece, seed, batch_size))[offset]
 
-    def _size(self, batch_size: int) -> int:
-        """Bytes of a batch."""
-        return (1 if self._same else 2) * batch_size * self.table.width * self.dtype.itemsize
+    def _piece(self, epoch: int, piece: int, seed: int, batch_size: int) -> _Batches:
+        """The batches of a *piece* that is not kept: the one at hand, or gathered anew."""
+        stream = (seed, epoch, batch_size)
+        passing = self._passing.get(stream)
+        if passing is not None and passing[0] == piece:
+            return passing[1]
+        del passing
+        self._passing.drop(stream)  # its memory, still in the cache, is used again
+        pace = self._paces[batch_size]
+        first = piece * pace.ahead
+        numbers = self._order(seed, epoch, batch_size)[first : first + pace.ahead]
+        found, size = self._gathered(numbers), pace.size * len(numbers)
+        if not self._batches.put((seed, batch_size), (epoch, piece), found, size):
+            self._passing.put(stream, (piece, found), size)
+        return found
 
-    def _ahead(self, batch_size: int) -> int:
-        """Steps whose batches are gathered in one go."""
-        if batch_size * self.table.width * self.dtype.itemsize % _ALIGNMENT:
-            return 1  # a second batch in the same memory would start off the border
-        return max(1, _AHEAD_BYTES // self._size(batch_size))
+    def _new_pace(self, batch_size: int) -> _Pace:
+        side = batch_size * self.table.width * self.dtype.itemsize
+        size = side if self._same else 2 * side
+        # Off the border, only the first batch of a piece would start where every other does.
+        ahead = 1 if side % _ALIGNMENT else max(1, _AHEAD_BYTES // size)
+        self._paces[batch_size] = _Pace(self.steps_per_epoch(batch_size), ahead, size)
+        return self._paces[batch_size]
 
     def _gathered(self, numbers: Int64[Tensor, "S B"]) -> _Batches:
         """Batches of the training rows *numbers*."""
@@ -159,9 +180,9 @@ class Feed:
         source = self._scaled(rows.source.index_select(0, flat), self._source_affine)
         sources = source.view(shape).unbind()
         if self._same:
-            return sources, sources
+            return list(zip(sources, sources, strict=True))
         target = self._scaled(rows.target.index_select(0, flat), self._target_affine)
-        return sources, target.view(shape).unbind()
+        return list(zip(sources, target.view(shape).unbind(), strict=True))
 
     def _scaled(
         self, numbers: Int64[Tensor, " K"], affine: tuple[Tensor, Tensor]
@@ -190,33 +211,6 @@ class Feed:
             task=rows.task.to(self.device),
             corpus=rows.corpus.to(self.device),
         )
-
-
-class _Kept(Generic[_Value]):
-    """Values at hand, the least recently used forgotten where their sizes exceed *limit*."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._size = limit, 0
-        self._held: OrderedDict[Hashable, tuple[_Value, int]] = OrderedDict()
-
-    def get(self, key: Hashable) -> _Value | None:
-        if key not in self._held:
-            return None
-        self._held.move_to_end(key)
-        return self._held[key][0]
-
-    def put(self, key: Hashable, value: _Value, size: int) -> None:
-        """Keep *value*, the newest, in any case."""
-        self.drop(key)
-        self._held[key] = value, size
-        self._size += size
-        while self._size > self._limit and len(self._held) > 1:
-            self.drop(next(iter(self._held)))
-
-    def drop(self, key: Hashable) -> None:
-        """Forget the value of *key*, if there is one."""
-        if key in self._held:
-            self._size -= self._held.pop(key)[1]
 
 
 def check_rows(dataset: Dataset, tasks: Sequence[Task]) -> None:

@@ -5,10 +5,11 @@ M distinct sentences, U of them in use, K asked for at once, D embedding size.
 
 import logging
 
-import psutil  # type: ignore[import-untyped]
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from cubeopt.training.device import free_memory
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,9 @@ class Table:
         self._places: Int64[Tensor, " M"] | None = None
         sentences = used.nonzero()[:, 0]
         needed = len(sentences) * self.width * embeddings.element_size()
-        limit = _free(device) if resident_bytes is None else resident_bytes
+        limit = resident_bytes
+        if limit is None:
+            limit = int(free_memory(device) * _SHARES[device.type])
         self.resident = needed <= limit
         if self.resident:
             self._rows = _copied(embeddings, sentences, device)
@@ -73,13 +76,3 @@ def _copied(
     for piece, place in zip(sentences.split(size), rows.split(size), strict=True):
         place.copy_(embeddings.index_select(0, piece))
     return rows
-
-
-def _free(device: torch.device) -> int:
-    """Bytes that a table may take."""
-    free = (
-        torch.cuda.mem_get_info(device)[0]
-        if device.type == "cuda"
-        else psutil.virtual_memory().available
-    )
-    return int(free * _SHARES[device.type])

@@ -68,26 +68,41 @@ def test_a_report_has_every_case_of_every_task_and_is_one_json_document():
     )
     assert told == [(1, 3), (2, 3), (3, 3)]  # the first one warms up
     assert report.train_rows == {"reconstruct": 40, "dialogue": 40}
-    assert len({(each.task, each.case) for each in report.timings}) == len(report.timings) == 16
+    assert len({(each.task, each.case) for each in report.timings}) == len(report.timings) == 18
     for each in (*report.timings, *report.ratios):
         middle = each.microseconds if isinstance(each, feeding.Timing) else each.value
         assert 0.0 < each.low <= middle <= each.high < math.inf
     content = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert content["machine"]["threads"] == torch.get_num_threads()
-    assert len(content["ratios"]) == len(report.ratios) == 18
+    assert len(content["ratios"]) == len(report.ratios) == 20
 
 
 def test_a_ratio_is_taken_round_by_round_and_held_against_its_goal():
-    times = {(Task.NLI, name): [1.0, 2.0, 4.0] for name in (feeding.COPY, feeding.FRESH)}
-    others = (feeding.AGAIN, feeding.SAME, feeding.APART, feeding.STEP, feeding.PACK_STEP)
+    times = {(Task.NLI, name): [1.0, 2.0, 4.0] for name in (feeding.COPY, feeding.STUDY)}
+    others = (feeding.FRESH, feeding.AGAIN, feeding.SAME, feeding.APART)
     times |= {(Task.NLI, name): [100.0] * 3 for name in others}
+    times |= {(Task.NLI, name): [5000.0] * 3 for name in (feeding.STEP, feeding.PACK_STEP)}
     times[Task.NLI, feeding.LOADER] = [30.0, 40.0, 60.0]
     found = {ratio.what: ratio for ratio in feeding._ratios(Task.NLI, times)}
-    first = found["DataLoader / feed, for the first time"]
-    assert (first.low, first.value, first.high) == (17.5, 20.0, 25.0)
-    assert first.met
-    assert not found["DataLoader / feed, again"].met
-    assert found["8 DataLoaders / feed, 8 slots apart"].value == pytest.approx(3.2)
+    study = found["DataLoader / feed, in the short trials of a study"]
+    assert (study.low, study.value, study.high) == (17.5, 20.0, 25.0)
+    assert study.met
+    times[Task.NLI, feeding.LOADER] = [30.0, 39.9, 60.0]
+    found = {ratio.what: ratio for ratio in feeding._ratios(Task.NLI, times)}
+    assert not found["DataLoader / feed, in the short trials of a study"].met
+    assert found["8 DataLoaders / feed, 8 slots apart"].value == pytest.approx(3.192)
     assert found["feed, for the first time / step"].value == pytest.approx(0.02)
     assert not found["feed, for the first time / step"].met
     assert found["DataLoader / bare copy of the rows"].met is None
+
+
+def test_the_study_asks_for_the_epochs_that_a_third_of_its_trials_reach(monkeypatch):
+    feed = Feed(feeding.trimmed(feeding.synthetic(40, 16), Task.DIALOGUE), [Task.DIALOGUE], CPU)
+    study = dict(feeding.cases(feed, SHAPE))[feeding.STUDY]
+    asked, batch = [], feed.batch
+    monkeypatch.setattr(feed, "batch", lambda *at: (asked.append(at[0][0]), batch(*at))[1])
+    assert study(7) > 0.0
+    assert {seed for seed, _ in asked} == {4007}
+    epochs = [step // 5 for _, step in asked]
+    assert [epochs.count(epoch) // 5 for epoch in range(5)] == [100, 34, 12, 12, 12]
+    assert len(asked) == 170 * 5

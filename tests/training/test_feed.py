@@ -117,6 +117,16 @@ def test_a_batch_is_the_same_in_any_slot_of_any_pack(dataset, tasks, batch_size)
     assert all(side.is_contiguous() and side.data_ptr() % 64 == 0 for side in sides)
 
 
+@pytest.mark.parametrize("tasks", TASK_SETS)
+def test_slots_at_one_place_see_one_batch_without_a_copy(dataset, tasks):
+    feed = Feed(dataset, tasks, CPU)
+    alone = feed.batch({0: (0, 7)}, 1, 8)
+    for side, row in zip(feed.batch({1: (0, 7), 2: (0, 7)}, 4, 8), alone, strict=True):
+        assert side.shape == (4, 8, 32)
+        assert side.data_ptr() == row.data_ptr()
+        assert all(torch.equal(each, row[0]) for each in side)
+
+
 @pytest.mark.parametrize("batch_size", [8, 7, 1000])
 def test_it_starts_at_any_step_of_any_epoch(dataset, batch_size):
     tasks = [Task.DIALOGUE, Task.NLI]
@@ -157,26 +167,22 @@ def test_corpora_come_in_proportion_to_their_weights(dataset):
     assert torch.bincount(rows.corpus[row].long()).tolist() == [3 * 20, 0, 3 * 70]  # of 90 rows
 
 
-def test_kept_batches_are_bounded_and_forgetting_them_changes_nothing(dataset, monkeypatch):
-    plain = every_batch(Feed(dataset, [Task.DIALOGUE], CPU), 8, epochs=3)
-    for name in ("_BATCHES_KEPT", "_ORDERS_KEPT", "_AHEAD_BYTES"):
-        monkeypatch.setattr(feed_module, name, 1)
+@pytest.mark.parametrize("passing", [1, 1 << 20])
+@pytest.mark.parametrize("kept", [0, 1, 11, 36])  # batches, of twelve an epoch
+def test_what_is_kept_is_bounded_and_changes_nothing(dataset, monkeypatch, kept, passing):
+    batch = 2 * 4 * 32 * 4  # bytes
+    plain = every_batch(Feed(dataset, [Task.DIALOGUE], CPU), 4, epochs=3)
+    monkeypatch.setattr(feed_module, "_AHEAD_BYTES", 4 * batch)
+    monkeypatch.setattr(feed_module, "_BATCHES_MOST", kept * batch)
+    monkeypatch.setattr(feed_module, "_PASSING_KEPT", passing)
+    monkeypatch.setattr(feed_module, "_ORDERS_KEPT", 1)
     feed = Feed(dataset, [Task.DIALOGUE], CPU)
     for _ in range(2):
-        for one, other in zip(every_batch(feed, 8, epochs=3), plain, strict=True):
+        for one, other in zip(every_batch(feed, 4, epochs=3), plain, strict=True):
             assert torch.equal(one, other)
-    assert len(feed._batches._held) == len(feed._orders._held) == 1
-
-
-def test_of_epochs_too_large_to_keep_only_the_batches_at_hand_are_held(dataset, monkeypatch):
-    plain = every_batch(Feed(dataset, [Task.DIALOGUE], CPU), 4, epochs=3)
-    monkeypatch.setattr(feed_module, "_AHEAD_BYTES", 4 * 2 * 4 * 32 * 4)  # four batches
-    monkeypatch.setattr(feed_module, "_BATCHES_KEPT", 11 * 2 * 4 * 32 * 4)  # of an epoch's twelve
-    feed = Feed(dataset, [Task.DIALOGUE], CPU)
-    for one, other in zip(every_batch(feed, 4, epochs=3), plain, strict=True):
-        assert torch.equal(one, other)
-    assert [key[-1] for key in feed._batches._held] == [8, 8]  # the last of each epoch, in turn
-    assert feed._batches._size == sum(size for _, size in feed._batches._held.values())
+    assert len(feed._batches) == kept // 4
+    assert len(feed._orders) == 1
+    assert len(feed._passing) == (0 if kept == 36 else 1 if passing == 1 else 3)
 
 
 def test_a_batch_is_gathered_once_for_all_trials_that_ask_for_it(dataset, monkeypatch):
