@@ -28,6 +28,13 @@ def write_all(file: int, content: memoryview) -> None:
         content = content[os.write(file, content) :]
 
 
+def write_all_at(file: int, content: memoryview, place: int) -> None:
+    """Write *content* to the descriptor *file* from byte *place* on; threads may do so together."""
+    while content:
+        written = os.pwrite(file, content, place)
+        content, place = content[written:], place + written
+
+
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

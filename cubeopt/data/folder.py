@@ -15,8 +15,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ from cubeopt.errors import DataError
 
 _EARLIER = frozenset({"embeddings.safetensors", MANIFEST})  # what the first format had
 _MODE = 0o644
-_WAITING = 4  # pieces that may wait for their digest
+_WRITERS = 2  # threads that fetch, hash and write a piece each
 _UNSETTLED = 4  # pieces, of 16 MiB, that may wait for the disk
+
+Rows = Callable[[int, int], Float[Tensor, "_ D"]]
 
 
 def write(
@@ -43,13 +45,15 @@ def write(
     manifest: Mapping[str, Any],
     shape: tuple[int, int],
     dtype: torch.dtype,
-    pieces: Iterable[Float[Tensor, "_ D"]],
+    rows: Rows,
     tensors: Mapping[str, Tensor],
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[str, bool]:
     """Put a dataset at *folder* in one step: its fingerprint, and whether it is another one.
 
-    *pieces* are the rows of embeddings, each of as many as are hashed together. Where the same
-    dataset stands already, it is left as it is.
+    *rows* gives the embeddings from one row to before another, to two threads at a time;
+    *progress* is told how many are written. Where the same dataset stands already, it is left as
+    it is.
     """
     check_place(folder)
     folder = folder.resolve()
@@ -57,7 +61,7 @@ def write(
         folder.parent.mkdir(parents=True, exist_ok=True)
         _clean(folder, replaced=False)
         with _fresh(folder) as fresh:
-            digests = _write_embeddings(fresh / EMBEDDINGS, shape, dtype, pieces)
+            digests = _write_embeddings(fresh / EMBEDDINGS, shape, dtype, rows, progress)
             found = dataset.fingerprint(manifest, shape, dtype, digests, tensors)
             if _holds(folder, found):
                 return found, False
@@ -145,30 +149,35 @@ def _write_embeddings(
     path: Path,
     shape: tuple[int, int],
     dtype: torch.dtype,
-    pieces: Iterable[Float[Tensor, "_ D"]],
+    rows: Rows,
+    progress: Callable[[int], None] | None,
 ) -> list[bytes]:
-    """Write *pieces* one after the other; the digest of each, made beside the writing."""
-    held, expected = 0, dataset.piece_rows(shape[1], dtype)
+    """Write all *rows*; the digest of each piece of them."""
+    count, width = shape
+    step = dataset.piece_rows(width, dtype)
+    kind = "<f4" if dtype == torch.float32 else "<f2"
+    preface = io.BytesIO()
+    header = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(preface, header)
     digests: list[bytes] = []
-    waiting: list[Future[bytes]] = []
-    with _file(path) as file, ThreadPoolExecutor(1) as hasher:
-        kind = "<f4" if dtype == torch.float32 else "<f2"
-        header = {"descr": kind, "fortran_order": False, "shape": shape}
-        preface = io.BytesIO()
-        np.lib.format.write_array_header_1_0(preface, header)
+    with _file(path) as file:
         atomic.write_all(file, preface.getbuffer())
-        for number, piece in enumerate(pieces, start=1):
-            assert piece.dtype == dtype
-            assert len(piece) == min(expected, shape[0] - held)
-            held += len(piece)
-            waiting.append(hasher.submit(dataset.piece_digest, piece))
-            atomic.write_all(file, piece.view(torch.uint8).numpy().data.cast("B"))
-            if number % _UNSETTLED == 0:
-                _settle(file)
-            if len(waiting) == _WAITING:
-                digests.append(waiting.pop(0).result())
-        digests += [digest.result() for digest in waiting]
-    assert held == shape[0], "every row is written"
+
+        def put(first: int) -> bytes:
+            piece = rows(first, min(first + step, count))
+            assert (piece.dtype, piece.shape) == (dtype, (min(step, count - first), width))
+            content = piece.view(torch.uint8).numpy().data.cast("B")
+            place = preface.tell() + first * width * dtype.itemsize
+            atomic.write_all_at(file, content, place)
+            return dataset.piece_digest(piece)
+
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            for digest in pool.map(put, range(0, count, step)):
+                digests.append(digest)
+                if len(digests) % _UNSETTLED == 0:
+                    _settle(file)
+                if progress is not None:
+                    progress(min(len(digests) * step, count))
     return digests
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +39,9 @@ def put(place: Path, rows: Tensor, **names: Any) -> tuple[str, bool]:
     columns = {name: torch.zeros(len(rows), dtype=dtype) for name, dtype in COLUMNS.items()}
     columns |= {name: torch.arange(len(rows)) for name in ("source", "target", "group")}
     shape = (len(rows), rows.shape[1])
-    pieces = rows.split(dataset.piece_rows(rows.shape[1], rows.dtype))
-    return folder.write(place, NAMES | names, shape, rows.dtype, pieces, columns)
+    return folder.write(
+        place, NAMES | names, shape, rows.dtype, lambda begin, end: rows[begin:end], columns
+    )
 
 
 @pytest.fixture
@@ -161,17 +163,21 @@ def test_a_disk_that_is_full_after_some_bytes_is_a_data_error_and_leaves_what_wa
     place: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     first, _ = put(place, table())
-    room, write = [after], os.write
+    room, write, pwrite, lock = [after], os.write, os.pwrite, threading.Lock()
 
-    def take(descriptor: int, content: memoryview) -> int:
+    def some(content: memoryview) -> memoryview:
         """Less than is given, and nothing when the room is used up, as a disk does."""
-        if not room[0]:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        some = content[: room[0]]
-        room[0] -= len(some)
-        return write(descriptor, some)
+        with lock:
+            if not room[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            taken = content[: room[0]]
+            room[0] -= len(taken)
+            return taken
 
-    monkeypatch.setattr(os, "write", take)
+    monkeypatch.setattr(os, "write", lambda file, content: write(file, some(content)))
+    monkeypatch.setattr(
+        os, "pwrite", lambda file, content, place: pwrite(file, some(content), place)
+    )
     with pytest.raises(DataError, match="No space left on device"):
         put(place, table(1))
     monkeypatch.undo()
@@ -279,17 +285,14 @@ def test_what_a_living_build_is_writing_stays(place: Path) -> None:
 def test_a_build_locks_what_it_is_writing(place: Path) -> None:
     """The only copy of another build's half-made folder is not taken for left behind."""
 
-    class Rows:
-        def split(self, step: int) -> Iterator[Tensor]:
-            (fresh,) = place.parent.iterdir()
-            folder._clean(place, replaced=True)
-            assert fresh.is_dir()
-            yield from table().split(step)
+    def rows(begin: int, end: int) -> Tensor:
+        (fresh,) = place.parent.iterdir()
+        folder._clean(place, replaced=True)
+        assert fresh.is_dir()
+        return table()[begin:end]
 
     columns = {name: torch.zeros(COUNT, dtype=dtype) for name, dtype in COLUMNS.items()}
-    step = dataset.piece_rows(WIDTH, torch.float32)
-    pieces = Rows().split(step)
-    assert folder.write(place, NAMES, (COUNT, WIDTH), torch.float32, pieces, columns)[1]
+    assert folder.write(place, NAMES, (COUNT, WIDTH), torch.float32, rows, columns)[1]
 
 
 def test_the_only_dataset_that_a_killed_build_moved_aside_is_kept_until_there_is_another(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from cubeopt.data.building.entries import DUPLICATE, NEAR, OVERLAP, Entries, counted
@@ -37,7 +37,7 @@ def members(rows: Entries, pool: Pool) -> Members:
     """Each distinct row of each group once, for the sharing out."""
     stands, component = pool.stands.numpy(), pool.component.numpy()
     source, target = stands[rows.source], stands[rows.target]
-    order = np.lexsort((rows.corpus, rows.task, target, source, rows.group))
+    order = ascending(rows.group, source, target, rows.task, rows.corpus)
     kept = order[_fresh(rows.group[order], source[order], target[order], rows.task[order])]
     return Members(
         rows.group[kept],
@@ -64,8 +64,10 @@ def columns(
     if Task.RECONSTRUCT in tasks:
         parts.append(_sentences(rows, everything, splits, pool))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
-    order = np.lexsort([joined[name] for name in ("target", "source", "split", "task")])
-    used = np.unique(np.concatenate([joined["source"], joined["target"]]))
+    order = ascending(*(joined[name] for name in ("task", "split", "source", "target")))
+    held = np.zeros(len(stands), dtype=bool)
+    held[joined["source"]] = held[joined["target"]] = True
+    used = np.flatnonzero(held)
     number = np.full(len(stands), -1)
     number[used] = np.arange(len(used))
     for name in ("source", "target"):
@@ -89,8 +91,7 @@ def _pairs(
     fits &= splits.component[component[target]] == split
     # Of equal pairs one that fits comes first, and exact ones before near ones.
     changed = (source != rows.source) | (target != rows.target)
-    keys = (splits.merged[rows.group], changed, ~fits, target, source, rows.task)
-    order = np.lexsort(keys)
+    order = ascending(rows.task, source, target, ~fits, changed, splits.merged[rows.group])
     rows, source, target, fits = rows.at(order), source[order], target[order], fits[order]
     split, changed = split[order], changed[order]
     fresh = _fresh(rows.task, source, target)
@@ -149,6 +150,24 @@ def _sentences(
         "label": np.full(len(kept), -1),
         "group": group[component[kept]],
     }
+
+
+def ascending(*keys: Shaped[np.ndarray, " N"]) -> Numbers:
+    """Places of rows in ascending order of the first of *keys*, of the second where equal, ...
+
+    Stable. No key is negative: keys next to each other are made one number where that can hold
+    both, because sorting by few is quicker.
+    """
+    packed = [keys[0].astype(np.int64)]
+    for key in keys[1:]:
+        if not len(key):
+            break
+        span = int(key.max()) + 1
+        if (int(packed[-1].max()) + 1) * span < 1 << 63:
+            packed[-1] = packed[-1] * span + key
+        else:
+            packed.append(key)
+    return np.lexsort(packed[::-1])
 
 
 def _fresh(*columns: Numbers) -> Bool[np.ndarray, " N"]:

@@ -10,7 +10,7 @@ In a dense cluster the work is bounded: a crowd that shares a band is told apart
 and rows that share every band are compared with the first of them and with their neighbour alone,
 which still ties them all together.
 
-Shapes: M rows of a table, K some of them, D embedding, B bands, W words of a signature, P pairs.
+Shapes: M rows of a table, K some of them, D embedding, W words of a signature, P pairs.
 """
 
 import math
@@ -29,12 +29,13 @@ THRESHOLDS = (0.95, 1.0)  # below, sentences that differ would be called one
 
 _MISSED = 1e-6  # chance that a pair at the threshold shares no band
 _MAX_BANDS = 96
+_FEWEST_BITS = 16
 _ROOM = 5.0  # of rows around the centre, in distances of a pair at the threshold
 _CROWD = 64  # rows of one band that are compared each with each
 _BUDGET = 4  # candidates of a band whose cosine is computed, for each row of the table
 _SAMPLE = 4096  # rows that the centre is taken from
 _ROUNDING = 1e-4  # of a cosine in float32, many times over
-_PIECE = 8192  # rows projected, or pairs compared, at a time
+_PIECE = 2048  # rows projected, or pairs compared, at a time: few, for the processor's cache
 _BLOCK = 1 << 20  # candidates whose signatures are compared at a time
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
@@ -61,9 +62,18 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Signatures:
-    codes: UInt32[np.ndarray, "B M"]  # the bits of each band as a number
-    words: UInt64[np.ndarray, "M W"]  # all bits
+    bits: int  # of a band
+    bands: int
+    words: UInt64[np.ndarray, "M W"]  # all bits, the first band's lowest
     most: Int16[np.ndarray, " M"]  # signs in which a row near this one may differ from it
+
+    def codes(self, band: int) -> UInt32[np.ndarray, " M"]:
+        """The bits of *band* as a number."""
+        word, bit = divmod(band * self.bits, 64)
+        code = self.words[:, word] >> np.uint64(bit)
+        if bit + self.bits > 64:
+            code |= self.words[:, word + 1] << np.uint64(64 - bit)
+        return (code & np.uint64((1 << self.bits) - 1)).astype(np.uint32)
 
 
 def near(
@@ -132,8 +142,9 @@ def _plan(table: Table, threshold: float) -> _Plan:
     centre, radius = _centre(sample, _ROOM * chord)
     # The chance that one sign differs. Equal rows differ by rounding alone, so never take zero.
     differs = max(2 * math.asin(min(1.0, chord / 2 / radius)) / math.pi, 1e-3)
-    largest = 16 if len(table) <= 1 << 14 else 24 if len(table) <= 1 << 22 else 32
-    for bits in range(largest, 8, -8):
+    # With twice as many codes as rows few meet by chance; more bits would take more bands.
+    largest = min(max(_FEWEST_BITS, math.ceil(math.log2(len(table))) + 1), 32)
+    for bits in range(largest, _FEWEST_BITS - 1, -1):
         wanted = math.ceil(math.log(_MISSED) / math.log1p(-((1 - differs) ** bits)))
         if wanted <= _MAX_BANDS:
             break
@@ -166,25 +177,28 @@ def _signatures(
     middle = (plan.centre @ directions).numpy()
     # With the centre for one direction more, its product costs no pass of its own.
     directions = torch.cat([directions, plan.centre[:, None]], dim=1)
-    codes = np.empty((plan.bands, count), dtype=np.uint32)
-    words = np.zeros((count, -(-signs // 64)), dtype=np.uint64)
+    words = np.zeros((count, -(-signs // 64)), dtype="<u8")
     most = np.empty(count, dtype=np.int16)
     bytes_of = words.view(np.uint8)
     square = float(plan.centre.square().sum())
-    for start in range(0, count, _PIECE):
-        numbers = order[start : start + _PIECE]
+
+    def project(numbers: Int[Tensor, " K"]) -> int:
         rows = table[numbers].float()
         along = (rows @ directions).numpy()
         norms = torch.linalg.vector_norm(rows, dim=1).numpy()
-        packed = np.packbits(along[:, :signs] > norms[:, None] * middle, axis=1)
-        padded = np.zeros((len(rows), plan.bands, 4), dtype=np.uint8)
-        padded[:, :, : plan.bits // 8] = packed.reshape(len(rows), plan.bands, plan.bits // 8)
-        codes[:, numbers.numpy()] = padded.view(np.uint32)[:, :, 0].T
+        above = along[:, :signs] > norms[:, None] * middle
+        packed = np.packbits(above, axis=1, bitorder="little")
         bytes_of[numbers.numpy(), : packed.shape[1]] = packed
         radius = np.sqrt((1 - 2 * along[:, signs] / norms + square).clip(1e-12))
         most[numbers.numpy()] = _most(radius, plan.chord, signs)
-        tell(plan.bands * (start + len(rows)) // count, 2 * plan.bands)
-    return _Signatures(codes, words, most)
+        return len(rows)
+
+    done = 0
+    with ThreadPoolExecutor(2) as pool:  # one piece is fetched and packed beside another's product
+        for rows in pool.map(project, order.split(_PIECE)):
+            done += rows
+            tell(plan.bands * done // count, 2 * plan.bands)
+    return _Signatures(plan.bits, plan.bands, words, most)
 
 
 def _most(radius: Float[np.ndarray, " K"], chord: float, signs: int) -> Int16[np.ndarray, " K"]:
@@ -198,7 +212,7 @@ def _candidates(signatures: _Signatures, band: int) -> Int[np.ndarray, " P"]:
     """Pairs that share *band* and whose signatures fit, as first * M + second, sorted."""
     words, most = signatures.words, signatures.most
     found, distances = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-    for one, other in _meetings(signatures.codes, band):
+    for one, other in _meetings(signatures, band):
         differing = np.bitwise_count(words[one] ^ words[other]).sum(1, dtype=np.int64)
         alike = differing <= np.maximum(most[one], most[other])
         one, other = one[alike], other[alike]
@@ -213,55 +227,73 @@ def _candidates(signatures: _Signatures, band: int) -> Int[np.ndarray, " P"]:
 
 
 def _meetings(
-    codes: UInt32[np.ndarray, "B M"], band: int
+    signatures: _Signatures, band: int
 ) -> Iterator[tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]]:
     """Rows that share *band*, in pairs, some at a time.
 
     Of a crowd each row meets the first and the one beside it, and those that share further bands.
     """
-    order = _ordered(codes[band])
-    begins = np.append(True, np.diff(codes[band][order]) != 0)
+    order, begins = _sorted(signatures.codes(band))
     crowded = _crowded(begins)
-    firsts = order[begins][np.cumsum(begins) - 1]  # the sorting is stable: the smallest number
-    order, finer = _refined(codes, band, order, begins)
-    beside = np.flatnonzero(crowded & ~begins)
-    yield order[beside - 1], order[beside]
-    apart = crowded & (firsts != order)
-    yield firsts[apart], order[apart]
-    ends = np.append(np.flatnonzero(finer)[1:], len(order))[np.cumsum(finer) - 1]
-    active = np.flatnonzero(~_crowded(finer))
+    if crowded.any():
+        firsts = order[begins][np.cumsum(begins) - 1]  # the sorting is stable: the smallest number
+        order, finer = _refined(signatures, band, order, begins)
+        beside = np.flatnonzero(crowded & ~begins)
+        yield order[beside - 1], order[beside]
+        apart = crowded & (firsts != order)
+        yield firsts[apart], order[apart]
+        begins = finer
+    starts, sizes = _runs(begins)
+    active = np.flatnonzero(~begins) - 1  # those with another of the same run behind them
+    ends = np.repeat(np.where(sizes > _CROWD, 0, starts + sizes), sizes - 1)
     for step in range(1, _CROWD):
-        active = active[active + step < ends[active]]
+        more = active + step < ends
+        active, ends = active[more], ends[more]
         for some in np.array_split(active, -(-len(active) // _BLOCK) or 1):
             yield order[some], order[some + step]
 
 
-def _ordered(codes: UInt32[np.ndarray, " M"]) -> Int[np.ndarray, " M"]:
-    """Stable places of ascending *codes*; sorting both as one number is several times quicker."""
+def _sorted(
+    codes: UInt32[np.ndarray, " M"],
+) -> tuple[Int[np.ndarray, " M"], Bool[np.ndarray, " M"]]:
+    """Stable places of ascending *codes*, and where each run of equal ones starts.
+
+    Sorting both as one number is several times quicker.
+    """
     both = codes.astype(np.uint64) << np.uint64(32) | np.arange(len(codes), dtype=np.uint64)
-    return (np.sort(both) & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    both.sort()
+    begins = np.append(True, np.diff(both >> np.uint64(32)) != 0)
+    return (both & np.uint64(0xFFFFFFFF)).astype(np.int64), begins
 
 
 def _crowded(begins: Bool[np.ndarray, " M"]) -> Bool[np.ndarray, " M"]:
     """The places of runs that are crowds, where *begins* says where each run starts."""
-    run = np.cumsum(begins) - 1
-    return np.asarray(np.bincount(run)[run] > _CROWD)
+    _, sizes = _runs(begins)
+    return np.repeat(sizes > _CROWD, sizes)
+
+
+def _runs(
+    begins: Bool[np.ndarray, " M"],
+) -> tuple[Int[np.ndarray, " runs"], Int[np.ndarray, " runs"]]:
+    """Where each run starts, and how long it is."""
+    starts = np.flatnonzero(begins)
+    return starts, np.diff(starts, append=len(begins))
 
 
 def _refined(
-    codes: UInt32[np.ndarray, "B M"],
+    signatures: _Signatures,
     band: int,
     order: Int[np.ndarray, " M"],
     begins: Bool[np.ndarray, " M"],
 ) -> tuple[Int[np.ndarray, " M"], Bool[np.ndarray, " M"]]:
     """*order* and *begins* with crowds sorted by the bands after *band*, while they are crowds."""
     order, begins = order.copy(), begins.copy()
-    for further in range(1, len(codes)):
+    for further in range(1, signatures.bands):
         crowd = np.flatnonzero(_crowded(begins))
         if not len(crowd):
             break
         run = np.cumsum(begins)[crowd]
-        code = codes[(band + further) % len(codes)][order[crowd]]
+        code = signatures.codes((band + further) % signatures.bands)[order[crowd]]
         again = np.lexsort((code, run))
         order[crowd] = order[crowd][again]
         begins[crowd[1:]] |= np.diff(code[again]) != 0

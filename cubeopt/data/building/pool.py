@@ -23,6 +23,7 @@ from cubeopt.data.reading.sources import Source
 
 DIGEST_BYTES = 16
 _PIECE_BYTES = 1 << 23
+_TAKEN = 256  # rows of a file fetched at a time
 
 Progress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 
@@ -54,7 +55,8 @@ class Sentences:
         held = np.searchsorted(starts, places[order], side="right") - 1
         cuts = np.flatnonzero(np.diff(held)) + 1
         rows = np.empty((len(places), self.sides[0].source.width), dtype=np.float32)
-        ends = [*cuts.tolist(), len(places)] if len(places) else []
+        # A few at a time, so that they are still in the cache when they get their place.
+        ends = sorted({*cuts.tolist(), *range(_TAKEN, len(places), _TAKEN), len(places)} - {0})
         for begin, end in itertools.pairwise([0, *ends]):
             side, into = self.sides[held[begin]], order[begin:end]
             source = side.source
@@ -140,8 +142,4 @@ def _piece_rows(source: Source) -> int:
 
 
 def _row_digests(rows: Float[Tensor, "K D"]) -> bytes:
-    content = rows.contiguous().numpy().data.cast("B")
-    size = len(content) // len(rows)
-    return b"".join(
-        [xxhash.xxh3_128_digest(content[at : at + size]) for at in range(0, len(content), size)]
-    )
+    return b"".join(map(xxhash.xxh3_128_digest, rows.contiguous().numpy()))

@@ -8,7 +8,7 @@ Shapes: N rows, G raw groups, K merged groups, U sentences (components are numbe
 sentence), S strata.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +77,7 @@ def _counted(group: Numbers, stratum: Numbers, groups: int, strata: int) -> Size
     return counts.reshape(groups, strata)
 
 
-def _sharing(group: Numbers, members: Members) -> list[list[int]]:
+def _sharing(group: Numbers, members: Members) -> Iterator[list[int]]:
     """The groups that share a component, of each component; the least shared first."""
     count = int(group.max()) + 1
     shared = np.concatenate([members.source, members.target])
@@ -88,10 +88,13 @@ def _sharing(group: Numbers, members: Members) -> list[list[int]]:
     degrees = np.diff(np.append(starts, len(both)))
     several = np.flatnonzero(degrees > 1)
     several = several[np.argsort(degrees[several], kind="stable")]
-    return [group[starts[each] : starts[each] + degrees[each]].tolist() for each in several]
+    groups, begins = group.tolist(), starts[several]
+    ends = begins + degrees[several]
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        yield groups[begin:end]
 
 
-def _merge(sharing: Sequence[list[int]], sizes: Sizes, smallest: float) -> Int[np.ndarray, " K"]:
+def _merge(sharing: Iterable[list[int]], sizes: Sizes, smallest: float) -> Int[np.ndarray, " K"]:
     """For each group the one that it is made one with, as long as what comes of it is small."""
     parent = list(range(len(sizes)))
     weight = sizes.copy()

@@ -270,15 +270,19 @@ def _write(
     if scale.mean is not None and scale.deviation is not None:
         tensors = tensors | {"mean": scale.mean, "deviation": scale.deviation}
     dtype = DTYPES[options.dtype]
-    rows = _pieces(read, numbers, dataset.piece_rows(options.width, dtype), "writing", tell)
+
+    def rows(begin: int, end: int) -> Float[Tensor, "_ D"]:
+        return scale.store(read[numbers[begin:end]]).to(dtype)
+
     manifest = _manifest(draft, scale, files, options)
     fingerprint, written = folder.write(
         out,
         manifest,
         (len(numbers), options.width),
         dtype,
-        (scale.store(piece).to(dtype) for piece in rows),
+        rows,
         tensors,
+        lambda done: tell("writing", done, len(numbers)),
     )
     logger.info("dataset %s at %s: %s", fingerprint[:12], out, draft.counts)
     return BuildReport(
