@@ -97,7 +97,7 @@ def gather(sources: Sequence[Source], near: float | None, progress: Progress) ->
         pairs = duplicates.near(
             sentences,
             near,
-            order=sentences.where.argsort(),
+            order=torch.from_numpy(np.argsort(sentences.where.numpy())),
             progress=lambda done, total: progress("looking for near duplicates", done, total),
         )
     return Pool(
