@@ -139,9 +139,9 @@ def test_a_missing_or_damaged_file_is_one_clear_error(folder: Path, name: str) -
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
         ("[]", "not that of a dataset"),
-        ('{"format": 2}', "not that of a dataset"),
-        ('{"format": 1, "fingerprint": "", "tasks": []}', "dataset format 1, but .* reads 2"),
-        ('{"format": 2, "fingerprint": "", "tasks": []}', "damaged dataset: manifest.json: "),
+        ('{"format": 3}', "not that of a dataset"),
+        ('{"format": 1, "fingerprint": "", "tasks": []}', "dataset format 1, but .* reads 3"),
+        ('{"format": 3, "fingerprint": "", "tasks": []}', "damaged dataset: manifest.json: "),
     ],
 )
 def test_a_foreign_manifest_is_one_clear_error(folder: Path, manifest: str, reason: str) -> None:
@@ -232,7 +232,7 @@ def _forge(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 
 NAMES = {
-    "format": 2,
+    "format": 3,
     "tasks": ["dialogue"],
     "corpora": ["dialogue"],
     "label_names": {},

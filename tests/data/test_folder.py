@@ -20,7 +20,7 @@ from cubeopt.data.dataset import COLUMNS, EMBEDDINGS, FILES
 from cubeopt.errors import DataError
 
 NAMES: dict[str, Any] = {
-    "format": 2,
+    "format": 3,
     "tasks": ["reconstruct"],
     "corpora": ["autoencoder"],
     "label_names": {},

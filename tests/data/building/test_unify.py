@@ -606,7 +606,7 @@ def test_the_manifest_says_where_everything_came_from(mixed: Path, out: Path) ->
     assert manifest["fingerprint"] == report.fingerprint == held.fingerprint
     assert manifest["rows"] == report.counts == {task: held.counts([task]) for task in held.tasks}
     assert manifest["tasks"] == ["reconstruct", "dialogue", "nli"]
-    assert (manifest["format"], manifest["embedding_size"], manifest["seed"]) == (2, 768, 3)
+    assert (manifest["format"], manifest["embedding_size"], manifest["seed"]) == (3, 768, 3)
     assert (manifest["fractions"], manifest["near"]) == ([0.8, 0.1, 0.1], 0.999)
     assert {Path(row["path"]).name for row in manifest["sources"]} == {
         path.name for path in mixed.iterdir()
