@@ -29,7 +29,6 @@ THRESHOLDS = (0.95, 1.0)  # below, sentences that differ would be called one
 
 _MISSED = 1e-6  # chance that a pair at the threshold shares no band
 _MAX_BANDS = 96
-_FEWEST_BITS = 16
 _ROOM = 5.0  # of rows around the centre, in distances of a pair at the threshold
 _CROWD = 64  # rows of one band that are compared each with each
 _BUDGET = 4  # candidates of a band whose cosine is computed, for each row of the table
@@ -142,9 +141,8 @@ def _plan(table: Table, threshold: float) -> _Plan:
     centre, radius = _centre(sample, _ROOM * chord)
     # The chance that one sign differs. Equal rows differ by rounding alone, so never take zero.
     differs = max(2 * math.asin(min(1.0, chord / 2 / radius)) / math.pi, 1e-3)
-    # With twice as many codes as rows few meet by chance; more bits would take more bands.
-    largest = min(max(_FEWEST_BITS, math.ceil(math.log2(len(table))) + 1), 32)
-    for bits in range(largest, _FEWEST_BITS - 1, -1):
+    largest = 16 if len(table) <= 1 << 14 else 24 if len(table) <= 1 << 22 else 32
+    for bits in range(largest, 8, -8):
         wanted = math.ceil(math.log(_MISSED) / math.log1p(-((1 - differs) ** bits)))
         if wanted <= _MAX_BANDS:
             break
