@@ -42,7 +42,7 @@ Rows = Callable[[int, int], Float[Tensor, "_ D"]]
 
 def write(
     folder: Path,
-    manifest: Mapping[str, Any],
+    manifest: Callable[[], Mapping[str, Any]],
     shape: tuple[int, int],
     dtype: torch.dtype,
     rows: Rows,
@@ -52,8 +52,8 @@ def write(
     """Put a dataset at *folder* in one step: its fingerprint, and whether it is another one.
 
     *rows* gives the embeddings from one row to before another, to two threads at a time;
-    *progress* is told how many are written. Where the same dataset stands already, it is left as
-    it is.
+    *progress* is told how many are written. *manifest* is asked for when all are. Where the same
+    dataset stands already, it is left as it is.
     """
     check_place(folder)
     folder = folder.resolve()
@@ -62,11 +62,12 @@ def write(
         _clean(folder, replaced=False)
         with _fresh(folder) as fresh:
             digests = _write_embeddings(fresh / EMBEDDINGS, shape, dtype, rows, progress)
-            found = dataset.fingerprint(manifest, shape, dtype, digests, tensors)
+            content = manifest()
+            found = dataset.fingerprint(content, shape, dtype, digests, tensors)
             if _holds(folder, found):
                 return found, False
             _write(fresh / ROWS, save(dict(tensors)))
-            text = json.dumps({**manifest, "fingerprint": found}, indent=1) + "\n"
+            text = json.dumps({**content, "fingerprint": found}, indent=1) + "\n"
             _write(fresh / MANIFEST, text.encode())
             atomic.sync(fresh)
             _put(fresh, folder)

@@ -40,7 +40,7 @@ def put(place: Path, rows: Tensor, **names: Any) -> tuple[str, bool]:
     columns |= {name: torch.arange(len(rows)) for name in ("source", "target", "group")}
     shape = (len(rows), rows.shape[1])
     return folder.write(
-        place, NAMES | names, shape, rows.dtype, lambda begin, end: rows[begin:end], columns
+        place, lambda: NAMES | names, shape, rows.dtype, lambda begin, end: rows[begin:end], columns
     )
 
 
@@ -292,7 +292,7 @@ def test_a_build_locks_what_it_is_writing(place: Path) -> None:
         return table()[begin:end]
 
     columns = {name: torch.zeros(COUNT, dtype=dtype) for name, dtype in COLUMNS.items()}
-    assert folder.write(place, NAMES, (COUNT, WIDTH), torch.float32, rows, columns)[1]
+    assert folder.write(place, lambda: NAMES, (COUNT, WIDTH), torch.float32, rows, columns)[1]
 
 
 def test_the_only_dataset_that_a_killed_build_moved_aside_is_kept_until_there_is_another(

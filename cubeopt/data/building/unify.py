@@ -127,16 +127,15 @@ def build(
     )
     corpora = _corpora(taken, options.weights)
     sources, label_names = intake.label_names(taken.sources)
-    describer = ThreadPoolExecutor(1)
+    gathered = pool.gather(sources, options.near, tell)
+    describer = ThreadPoolExecutor(1)  # while one thread decides and the disk is waited for
     try:
         described = [describer.submit(intake.describe, source) for source in sources]
-        gathered = pool.gather(sources, options.near, tell)
         draft = _draft(taken, label_names, gathered, corpora, options)
         _check_counts(draft)
-        files = tuple(each.result() for each in described)
+        return _write(out, draft, described, options, tell)
     finally:
         describer.shutdown(cancel_futures=True)
-    return _write(out, draft, files, options, tell)
 
 
 def _check(options: BuildOptions) -> None:
@@ -255,7 +254,7 @@ def _check_counts(draft: _Draft) -> None:
 def _write(
     out: Path,
     draft: _Draft,
-    files: tuple[SourceRows, ...],
+    described: Sequence[Future[SourceRows]],
     options: BuildOptions,
     tell: Progress,
 ) -> BuildReport:
@@ -274,10 +273,9 @@ def _write(
     def rows(begin: int, end: int) -> Float[Tensor, "_ D"]:
         return scale.store(read[numbers[begin:end]]).to(dtype)
 
-    manifest = _manifest(draft, scale, files, options)
     fingerprint, written = folder.write(
         out,
-        manifest,
+        lambda: _manifest(draft, scale, [each.result() for each in described], options),
         (len(numbers), options.width),
         dtype,
         rows,
@@ -290,9 +288,9 @@ def _write(
         fingerprint=fingerprint,
         sentences=len(numbers),
         counts=draft.counts,
-        corpora=manifest["corpora_rows"],
+        corpora=_corpora_rows(draft, options),
         duplicates=draft.duplicates,
-        sources=files,
+        sources=tuple(each.result() for each in described),
         left_out=draft.left_out,
         problems=draft.intake.problems,
         unchanged=not written,
@@ -317,10 +315,9 @@ def _pieces(
 
 
 def _manifest(
-    draft: _Draft, scale: Normalisation, files: tuple[SourceRows, ...], options: BuildOptions
+    draft: _Draft, scale: Normalisation, files: Sequence[SourceRows], options: BuildOptions
 ) -> dict[str, Any]:
-    weights = {name: float(options.weights.get(name, 1.0)) for name in draft.corpora}
-    codes = draft.columns.tensors["corpus"]
+    corpora = _corpora_rows(draft, options)
     return {
         "format": dataset.FORMAT,
         "embedding_size": options.width,
@@ -333,13 +330,10 @@ def _manifest(
             if task in draft.label_names
         },
         "corpora": list(draft.corpora),
-        "weights": weights,
+        "weights": {name: row["weight"] for name, row in corpora.items()},
         "normalisation": scale.facts(),
         "rows": draft.counts,
-        "corpora_rows": {
-            name: {"weight": weights[name], **_by_split(draft.columns, codes == code)}
-            for code, name in enumerate(draft.corpora)
-        },
+        "corpora_rows": corpora,
         "duplicates": asdict(draft.duplicates),
         "sources": [row.as_json() for row in files],
         "left_out": [_left_out_json(row) for row in draft.left_out],
@@ -349,6 +343,18 @@ def _manifest(
         "near": options.near,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "cubeopt": cubeopt.__version__,
+    }
+
+
+def _corpora_rows(draft: _Draft, options: BuildOptions) -> dict[str, dict[str, Any]]:
+    """The mixing weight of each corpus, and its rows by split."""
+    codes = draft.columns.tensors["corpus"]
+    return {
+        name: {
+            "weight": float(options.weights.get(name, 1.0)),
+            **_by_split(draft.columns, codes == code),
+        }
+        for code, name in enumerate(draft.corpora)
     }
 
 
