@@ -1,5 +1,6 @@
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -142,3 +143,13 @@ def test_kept_rows_are_never_near_each_other_and_replaced_ones_are_near_theirs()
     assert len(brute_force(rows[kept], 0.999 + 1e-9)) == 0
     unit = normalize(rows.double(), dim=1)
     assert float((unit * unit[stands]).sum(1).min()) >= 0.999 - 1e-9
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_the_code_of_a_band_is_its_bits_wherever_they_lie(bits: int) -> None:
+    signs = np.random.default_rng(0).random((20, 8 * bits)) < 0.5
+    words = np.packbits(signs, axis=1, bitorder="little").view("<u8")
+    signatures = duplicates._Signatures(bits, 8, words, np.zeros(20, dtype=np.int16))
+    for band in range(8):
+        own = signs[:, band * bits : (band + 1) * bits]
+        assert signatures.codes(band).tolist() == (own @ (1 << np.arange(bits))).tolist()
