@@ -48,14 +48,30 @@ class Task(StrEnum):
     SENTIMENT = "sentiment"  # a labelled sentence to itself
 
 
+class Expert(StrEnum):
+    """What may change the state of a cell."""
+
+    LOCAL = "local"  # linear over the nearest cells
+    FUNCTIONAL = "functional"  # messages from the middle tier
+    DISTANT = "distant"  # a continuous-time cell over sparse long links
+
+
 def _tasks(value: object) -> object:
-    """One name or a list of names, as names in the order of Task, each once."""
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)) or not set(map(str, names)) <= set(Task):
-        raise ValueError(f"expected one or more of {', '.join(Task)}, got {value!r}")
-    if not names:
-        raise ValueError("at least one task is needed")
-    return tuple(task for task in Task if task in names)
+    return _some_of(Task, value)
+
+
+def _experts(value: object) -> object:
+    return _some_of(Expert, value)
+
+
+def _some_of(names: type[StrEnum], value: object) -> object:
+    """One name or a list of them, as members in the order of *names*, each once."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not set(map(str, given)) <= set(names):
+        raise ValueError(f"expected one or more of {', '.join(names)}, got {value!r}")
+    if not given:
+        raise ValueError(f"at least one {names.__name__.lower()} is needed")
+    return tuple(name for name in names if name in given)
 
 
 class _Part(BaseModel):
@@ -71,9 +87,24 @@ class CubeShape(_Part):
     state_size: Annotated[int, Field(ge=1, le=4096)] = 32  # numbers in the state of a cell
     lattice_steps: Annotated[int, Field(ge=1, le=1000)] = 5  # exchanges between cells
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 16  # samples a step
+    # Which cells a cell listens to: by distance, or by shares of its links (the rest is distant).
+    tiers: Literal["radius", "share"] = "radius"
     local_radius: Annotated[float, Field(gt=0.0)] = 1.0  # cells nearer than this are local
     functional_radius: Annotated[float, Field(gt=0.0)] = 2.0  # up to here they are functional
     distant_links: Positive = 8  # links of a cell to cells farther away
+    links: Positive = 60  # of a cell, in all
+    local_share: Fraction = 0.10
+    functional_share: Fraction = 0.55
+    # Where the numbers of the bottleneck are written, and where the cube is read.
+    placement: Literal["opposite_faces", "same_face", "spread"] = "opposite_faces"
+    # Of each cell that is read: one number, or its whole state.
+    readout: Literal["value", "state"] = "state"
+    # Which experts there are, and whether a gate mixes them or each has the same share.
+    experts: Annotated[tuple[Expert, ...], BeforeValidator(_experts)] = tuple(Expert)
+    gate: Literal["learned", "frozen"] = "learned"
+    # When the cells stop: after lattice_steps, or before, sample by sample: when a step changes the
+    # state by less than halting_threshold, or when a learned unit says so (Graves 2016).
+    halting: Literal["fixed", "threshold", "learned"] = "fixed"
 
     @model_validator(mode="after")
     def _check(self) -> "CubeShape":
@@ -86,6 +117,10 @@ class CubeShape(_Part):
             )
         return self
 
+    @field_serializer("experts")
+    def _names(self, experts: tuple[Expert, ...]) -> list[str]:
+        return [str(expert) for expert in experts]
+
     @property
     def cells(self) -> int:
         x, y, z = self.lattice_size
@@ -97,6 +132,14 @@ class CubeShape(_Part):
         return self.lattice_size[0] * self.lattice_size[1]
 
 
+class CubeKnobs(_Part):
+    """What a trial's cube does with what it is given, beside its shape."""
+
+    input_noise: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0  # deviation, 1 is the embeddings'
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # of what cells show to others
+    halting_threshold: Annotated[float, Field(ge=0.0, le=10.0)] = 0.1  # relative change of a step
+
+
 class LossKnobs(_Part):
     """Weight of each term of the loss; a reconstruction of 1 is "no better than the mean"."""
 
@@ -106,7 +149,20 @@ class LossKnobs(_Part):
     emergence_weight: Weight = 0.1
     lattice_weight: Weight = 0.01
     spatial_weight: Weight = 0.01
+    ponder_weight: Weight = 0.01  # of the steps that learned halting takes
     emergence: Literal["mutual_information", "legacy_log"] = "mutual_information"
+    # How the weights change while training: not at all; from the values above to those below over
+    # the full run; or by the terms themselves, as factors to the weights (see training.weighting).
+    weighting: Literal["fixed", "annealed", "uncertainty", "dynamic_average", "gradnorm"] = "fixed"
+    reconstruction_weight_end: Weight | None = None  # None: as at the beginning
+    similarity_weight_end: Weight | None = None
+    diversity_weight_end: Weight | None = None
+    emergence_weight_end: Weight | None = None
+    lattice_weight_end: Weight | None = None
+    spatial_weight_end: Weight | None = None
+    dynamic_average_temperature: Annotated[float, Field(gt=0.0, le=1e3)] = 2.0
+    gradnorm_asymmetry: Annotated[float, Field(ge=0.0, le=10.0)] = 1.5
+    gradnorm_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.025
 
 
 class OptimKnobs(_Part):
@@ -115,11 +171,21 @@ class OptimKnobs(_Part):
     learning_rate: Annotated[float, Field(gt=0.0, le=1e3)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.01
     gradient_clip: Annotated[float, Field(gt=0.0)] = 1.0  # largest norm of a trial's gradient
-    schedule: Literal["warmup_stable_decay", "cosine", "cosine_restarts", "constant"] = (
-        "warmup_stable_decay"
-    )
+    gradient_accumulation: Annotated[int, Field(ge=1, le=10_000)] = 1  # batches to an update
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # of the weights that are evaluated
+    schedule: Literal[
+        "warmup_stable_decay",
+        "cosine",
+        "cosine_restarts",
+        "linear",
+        "one_cycle",
+        "constant",
+        "plateau",
+    ] = "warmup_stable_decay"
     warmup_fraction: Fraction = 0.02  # of all steps of the full run
     decay_fraction: Fraction = 0.2  # of all steps of the full run (warmup_stable_decay)
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5  # of the rate, when it is cut
+    plateau_patience: Annotated[int, Field(ge=0, le=1_000_000)] = 3  # epochs without a better one
 
     @model_validator(mode="after")
     def _check(self) -> "OptimKnobs":
@@ -153,6 +219,7 @@ class TrialSpec(_Part):
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of the initial weights
     shape: CubeShape = CubeShape()
+    cube: CubeKnobs = CubeKnobs()
     loss: LossKnobs = LossKnobs()
     optim: OptimKnobs = OptimKnobs()
     plan: Plan = Plan()

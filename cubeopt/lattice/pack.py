@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cubeopt.trial import CubeShape, LossKnobs
+from cubeopt.trial import CubeKnobs, CubeShape, LossKnobs
 
 _VECTOR = 16  # numbers in the widest vector of a CPU, and in 64 bytes of float32
 
 
-class LossColumn:
-    """The loss knobs of P slots: a number becomes a tensor of size P, a choice a mask of size P."""
+class Column:
+    """The knobs of P slots: a number becomes a tensor of size P, a choice a mask of size P."""
 
     def __init__(
-        self, knobs: Sequence[LossKnobs], device: torch.device, dtype: torch.dtype
+        self, knobs: Sequence[CubeKnobs | LossKnobs], device: torch.device, dtype: torch.dtype
     ) -> None:
         self._knobs, self._device, self._dtype = knobs, device, dtype
         self._columns: dict[str, Tensor] = {}

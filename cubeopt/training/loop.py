@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cubeopt.errors import ConfigError
 from cubeopt.lattice.cube import Cube
-from cubeopt.lattice.pack import LossColumn, computes_together
+from cubeopt.lattice.pack import Column, computes_together
 from cubeopt.training import losses, metrics, optim, schedules
 from cubeopt.training.feed import Feed
 from cubeopt.trial import CubeShape, LossKnobs, TrialSpec
@@ -71,7 +71,7 @@ class PackRun:
         self.arena = torch.zeros(width, layout.size, device=feed.device, dtype=dtype)
         self._optim = optim.PackAdamW(self.arena, layout.decay_mask())
         self._together = computes_together(shape, feed.device)
-        self._columns: dict[tuple[int, ...], LossColumn] = {}
+        self._columns: dict[tuple[int, ...], Column] = {}
         self._slots: list[_Slot | None] = [None] * width
         self._names = [
             *("loss/total", *(f"loss/{term}" for term in losses.TERMS), "gradient_norm/all"),
@@ -173,13 +173,13 @@ class PackRun:
         terms = torch.stack([loss, *(each[name] for name in losses.TERMS)], dim=1)
         return gradient, terms.detach()
 
-    def _column(self, slots: Sequence[int]) -> LossColumn:
+    def _column(self, slots: Sequence[int]) -> Column:
         """The loss knobs of these slots; idle ones have the defaults."""
         key = tuple(slots)
         if key not in self._columns:
             held = [self._slots[slot] for slot in slots]
             knobs = [LossKnobs() if each is None else each.spec.loss for each in held]
-            self._columns[key] = LossColumn(knobs, self.feed.device, self.arena.dtype)
+            self._columns[key] = Column(knobs, self.feed.device, self.arena.dtype)
         return self._columns[key]
 
     def _update(self, gradient: Float[Tensor, "P N"], terms: Float[Tensor, "P K"]) -> None:

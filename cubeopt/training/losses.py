@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cubeopt.lattice.cube import Passage
-from cubeopt.lattice.pack import LossColumn
+from cubeopt.lattice.pack import Column
 
 TERMS = ("reconstruction", "similarity", "diversity", "emergence", "lattice", "spatial")
 _TINY = 1e-8
@@ -50,7 +50,7 @@ def mutual_information(gates: Float[Tensor, "P T 3 C B"]) -> Float[Tensor, " P"]
 
 
 def emergence(
-    passage: Passage, source: Float[Tensor, "P B D"], knobs: LossColumn
+    passage: Passage, source: Float[Tensor, "P B D"], knobs: Column
 ) -> Float[Tensor, " P"]:
     """Minus the mutual information as a share of ln 3 (-1 .. 0), or the ancestor's unbounded form.
 
@@ -66,7 +66,7 @@ def terms(
     passage: Passage,
     source: Float[Tensor, "P B D"],
     target: Float[Tensor, "P B D"],
-    knobs: LossColumn,
+    knobs: Column,
 ) -> dict[str, Float[Tensor, " P"]]:
     """Every term, unweighted."""
     return {
@@ -79,7 +79,7 @@ def terms(
     }
 
 
-def total(each: dict[str, Float[Tensor, " P"]], knobs: LossColumn) -> Float[Tensor, " P"]:
+def total(each: dict[str, Float[Tensor, " P"]], knobs: Column) -> Float[Tensor, " P"]:
     """The weighted sum that is differentiated."""
     return (
         knobs.number("reconstruction_weight") * each["reconstruction"]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from cubeopt.data.dataset import TASKS
 from cubeopt.lattice.cube import Cube, Passage
 from cubeopt.lattice.experts import EXPERTS
-from cubeopt.lattice.pack import LossColumn
+from cubeopt.lattice.pack import Column
 from cubeopt.training import losses
 from cubeopt.training.feed import Feed, Part
 from cubeopt.training.scale import Scale
@@ -23,7 +23,7 @@ from cubeopt.trial import Task
 
 @torch.no_grad()
 def evaluate(
-    cube: Cube, arena: Float[Tensor, "P N"], feed: Feed, knobs: LossColumn, split: str
+    cube: Cube, arena: Float[Tensor, "P N"], feed: Feed, knobs: Column, split: str
 ) -> list[dict[str, float]]:
     """The metrics of each trial on *split*, weighted by samples.
 

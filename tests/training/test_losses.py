@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cubeopt.lattice.cube import Passage
-from cubeopt.lattice.pack import LossColumn
+from cubeopt.lattice.pack import Column
 from cubeopt.training import losses
 from cubeopt.trial import LossKnobs
 
@@ -59,7 +59,7 @@ def test_mutual_information_is_nought_for_one_expert_or_for_no_decision(gates):
 
 
 def knobs(*each):
-    return LossColumn(each, torch.device("cpu"), torch.float64)
+    return Column(each, torch.device("cpu"), torch.float64)
 
 
 def passage(seed=0):
