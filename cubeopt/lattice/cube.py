@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cubeopt.lattice import experts, geometry
 from cubeopt.lattice.layers import Layout, Parameter, linear, linear_parameters
+from cubeopt.lattice.pack import Column
 from cubeopt.trial import CubeShape
 
 
@@ -20,7 +21,9 @@ class Passage:
     """What one pass through P cubes gives."""
 
     output: Float[Tensor, "P B D"]
-    gates: Float[Tensor, "P T 3 C B"]  # share of each expert, every step
+    gates: Float[Tensor, "P T E C B"]  # share of each expert, every step
+    steps: Float[Tensor, "P B"]  # exchanges that each sample took; expected ones of learned halting
+    ponder: Float[Tensor, " P"]  # mean cost of the steps that learned halting took, else 0
     change: Float[Tensor, " P"]  # mean square of the state's change, over steps, cells and samples
     roughness: Float[Tensor, " P"]  # mean square difference of the last states of adjacent cells
 
@@ -33,8 +36,17 @@ class Cube:
         self.wiring = geometry.geometry(shape).to(device)
         self.layout = Layout(_parameters(shape, self.wiring))
 
-    def forward(self, arena: Float[Tensor, "P N"], source: Float[Tensor, "P B D"]) -> Passage:
-        """Pass *source* (standardised embeddings) through the P cubes of *arena*."""
+    def forward(
+        self,
+        arena: Float[Tensor, "P N"],
+        source: Float[Tensor, "P B D"],
+        knobs: Column,
+        kept: Float[Tensor, "P C B S"] | None = None,
+    ) -> Passage:
+        """Pass *source* (standardised embeddings) through the P cubes of *arena*.
+
+        *knobs* are those of CubeKnobs; *kept* is what dropout multiplies the shown states with.
+        """
         weights = self.layout.views(arena)
         state = self._enter(weights, source)
         gates, change = [], torch.zeros_like(arena[:, 0])
@@ -46,6 +58,8 @@ class Cube:
         return Passage(
             self._leave(weights, state),
             torch.stack(gates, dim=1),
+            torch.full_like(source[:, :, 0], float(self.shape.lattice_steps)),
+            torch.zeros_like(arena[:, 0]),
             change / self.shape.lattice_steps,
             self._roughness(state),
         )

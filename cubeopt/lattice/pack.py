@@ -4,12 +4,12 @@ P slots.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cubeopt.trial import CubeKnobs, CubeShape, LossKnobs
+from cubeopt.trial import CubeKnobs, CubeShape, LossKnobs, TrialSpec
 
 _VECTOR = 16  # numbers in the widest vector of a CPU, and in 64 bytes of float32
 
@@ -36,6 +36,23 @@ class Column:
         if key not in self._columns:
             self._columns[key] = torch.tensor(values, dtype=dtype, device=self._device)
         return self._columns[key]
+
+
+class Columns(NamedTuple):
+    """The knobs of the slots of one pass through the cube, by part of TrialSpec."""
+
+    cube: Column
+    loss: Column
+
+
+def columns(specs: Sequence[TrialSpec | None], device: torch.device, dtype: torch.dtype) -> Columns:
+    """The knobs of *specs*, one for each slot; idle slots (None) have the defaults."""
+    idle = TrialSpec()
+    held = [idle if spec is None else spec for spec in specs]
+    return Columns(
+        Column([spec.cube for spec in held], device, dtype),
+        Column([spec.loss for spec in held], device, dtype),
+    )
 
 
 def computes_together(shape: CubeShape, device: torch.device) -> bool:

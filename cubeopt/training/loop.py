@@ -16,10 +16,10 @@ from torch import Tensor
 
 from cubeopt.errors import ConfigError
 from cubeopt.lattice.cube import Cube
-from cubeopt.lattice.pack import Column, computes_together
+from cubeopt.lattice.pack import Columns, columns, computes_together
 from cubeopt.training import losses, metrics, optim, schedules
 from cubeopt.training.feed import Feed
-from cubeopt.trial import CubeShape, LossKnobs, TrialSpec
+from cubeopt.trial import CubeShape, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class PackRun:
         self.arena = torch.zeros(width, layout.size, device=feed.device, dtype=dtype)
         self._optim = optim.PackAdamW(self.arena, layout.decay_mask())
         self._together = computes_together(shape, feed.device)
-        self._columns: dict[tuple[int, ...], Column] = {}
+        self._columns: dict[tuple[int, ...], Columns] = {}
         self._slots: list[_Slot | None] = [None] * width
         self._names = [
             *("loss/total", *(f"loss/{term}" for term in losses.TERMS), "gradient_norm/all"),
@@ -147,7 +147,7 @@ class PackRun:
         # The pieces of a split seldom fill whole vectors, so a CPU takes slot by slot.
         for group in [[slot] for slot in chosen] if self.feed.device.type == "cpu" else [chosen]:
             found = metrics.evaluate(
-                self.cube, self.arena[group], self.feed, self._column(group), split
+                self.cube, self.arena[group], self.feed, self._knobs(group), split
             )
             rows |= dict(zip(group, found, strict=True))
         return rows
@@ -164,22 +164,22 @@ class PackRun:
             if (held := self._slots[slot]) is not None
         }
         source, target = self.feed.batch(places, len(slots), self.shape.batch_size)
-        knobs = self._column(slots)
+        knobs = self._knobs(slots)
         weights = self.arena[slots].requires_grad_()
-        passage = self.cube.forward(weights, source)
-        each = losses.terms(passage, source, target, knobs)
-        loss = losses.total(each, knobs)
+        passage = self.cube.forward(weights, source, knobs.cube)
+        each = losses.terms(passage, source, target, knobs.loss)
+        loss = losses.total(each, knobs.loss)
         (gradient,) = torch.autograd.grad(loss.sum(), weights)
         terms = torch.stack([loss, *(each[name] for name in losses.TERMS)], dim=1)
         return gradient, terms.detach()
 
-    def _column(self, slots: Sequence[int]) -> Column:
-        """The loss knobs of these slots; idle ones have the defaults."""
+    def _knobs(self, slots: Sequence[int]) -> Columns:
+        """The knobs of these slots; idle ones have the defaults."""
         key = tuple(slots)
         if key not in self._columns:
             held = [self._slots[slot] for slot in slots]
-            knobs = [LossKnobs() if each is None else each.spec.loss for each in held]
-            self._columns[key] = Column(knobs, self.feed.device, self.arena.dtype)
+            specs = [None if each is None else each.spec for each in held]
+            self._columns[key] = columns(specs, self.feed.device, self.arena.dtype)
         return self._columns[key]
 
     def _update(self, gradient: Float[Tensor, "P N"], terms: Float[Tensor, "P K"]) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from cubeopt.data.dataset import TASKS
 from cubeopt.lattice.cube import Cube, Passage
 from cubeopt.lattice.experts import EXPERTS
-from cubeopt.lattice.pack import Column
+from cubeopt.lattice.pack import Columns
 from cubeopt.training import losses
 from cubeopt.training.feed import Feed, Part
 from cubeopt.training.scale import Scale
@@ -23,7 +23,7 @@ from cubeopt.trial import Task
 
 @torch.no_grad()
 def evaluate(
-    cube: Cube, arena: Float[Tensor, "P N"], feed: Feed, knobs: Column, split: str
+    cube: Cube, arena: Float[Tensor, "P N"], feed: Feed, knobs: Columns, split: str
 ) -> list[dict[str, float]]:
     """The metrics of each trial on *split*, weighted by samples.
 
@@ -37,8 +37,8 @@ def evaluate(
     sums: dict[str, Tensor] = {}
     for part in feed.parts(split, cube.shape.batch_size):
         sources, targets = (x.expand(len(arena), -1, -1) for x in (part.source, part.target))
-        passage = cube.forward(arena, sources)
-        each = losses.terms(passage, sources, targets, knobs)
+        passage = cube.forward(arena, sources, knobs.cube)
+        each = losses.terms(passage, sources, targets, knobs.loss)
         rows = {f"loss/{name}": value.double() * len(sources[0]) for name, value in each.items()}
         rows |= _gate_sums(passage) | _sums(passage, part, scale, feed.tasks)
         for name, value in rows.items():

@@ -41,7 +41,7 @@ def outputs(run: PackRun, feed: Feed, rows: Rows) -> tuple[torch.Tensor, torch.T
     """What the cube makes of *rows* in one piece, as embeddings, and what it should make."""
     embeddings = feed.dataset.embeddings.double()
     entered = feed.source_scale.apply(embeddings[rows.source])
-    output = run.cube.forward(run.arena, entered[None]).output[0]
+    output = run.cube.forward(run.arena, entered[None], run._knobs([0]).cube).output[0]
     return feed.target_scale.undo(output), embeddings[rows.target]
 
 
