@@ -93,8 +93,8 @@ class CubeShape(_Part):
     functional_radius: Annotated[float, Field(gt=0.0)] = 2.0  # up to here they are functional
     distant_links: Positive = 8  # links of a cell to cells farther away
     links: Positive = 60  # of a cell, in all
-    local_share: Fraction = 0.10
-    functional_share: Fraction = 0.55
+    local_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.10
+    functional_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.55
     # Where the numbers of the bottleneck are written, and where the cube is read.
     placement: Literal["opposite_faces", "same_face", "spread"] = "opposite_faces"
     # Of each cell that is read: one number, or its whole state.
@@ -114,6 +114,11 @@ class CubeShape(_Part):
             raise ValueError(
                 f"functional_radius ({self.functional_radius}) must exceed "
                 f"local_radius ({self.local_radius})"
+            )
+        if self.local_share + self.functional_share >= 1.0:
+            raise ValueError(
+                f"local_share ({self.local_share}) and functional_share ({self.functional_share}) "
+                "together must be below 1: the rest is distant"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""The cube: an embedding enters by one face, the cells exchange, it leaves by the opposite face.
+"""The cube: an embedding is written on some cells, all exchange, it is read from others.
 
 P trials, B samples, D embedding size, C cells, F cells of a face, S state size, T steps, E experts.
 """
@@ -7,13 +7,19 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from cubeopt.lattice import experts, geometry
+from cubeopt.lattice import exchange, geometry, halting
+from cubeopt.lattice.exchange import Exchange, exchanger
 from cubeopt.lattice.layers import Layout, Parameter, linear, linear_parameters
 from cubeopt.lattice.pack import Column
 from cubeopt.trial import CubeShape
+
+# Bytes of what all steps would keep for the gradient; beyond, each step is computed a second time.
+_MOST_KEPT = {"cpu": 2 << 30, "cuda": 8 << 30}
+_KEPT_STATES = 22  # states that one step keeps, counted roughly
 
 
 @dataclass(frozen=True)
@@ -21,8 +27,9 @@ class Passage:
     """What one pass through P cubes gives."""
 
     output: Float[Tensor, "P B D"]
-    gates: Float[Tensor, "P T E C B"]  # share of each expert, every step
-    steps: Float[Tensor, "P B"]  # exchanges that each sample took; expected ones of learned halting
+    gates: Float[Tensor, "P T E C B"]  # share of each expert, every step; 0 where none was taken
+    active: Float[Tensor, "P T B"]  # 1 where a sample took a step
+    steps: Float[Tensor, "P B"]  # how many it took
     ponder: Float[Tensor, " P"]  # mean cost of the steps that learned halting took, else 0
     change: Float[Tensor, " P"]  # mean square of the state's change, over steps, cells and samples
     roughness: Float[Tensor, " P"]  # mean square difference of the last states of adjacent cells
@@ -49,53 +56,53 @@ class Cube:
         """
         weights = self.layout.views(arena)
         state = self._enter(weights, source)
-        gates, change = [], torch.zeros_like(arena[:, 0])
-        for _ in range(self.shape.lattice_steps):
-            move, share = self._exchange(weights, state)
-            state = state + move
-            gates.append(share)
-            change = change + move.square().mean((1, 2, 3))
+        walk = _Walk(self.shape, state, knobs)
+        exchange = self._exchange(weights, state)
+        for step in range(self.shape.lattice_steps):
+            if walk.over():
+                break
+            move, share = exchange(walk.state, kept)
+            walk.take(weights, self.wiring, move, share, last=step == self.shape.lattice_steps - 1)
+        state = walk.result()
+        gates, active = walk.record()
         return Passage(
             self._leave(weights, state),
-            torch.stack(gates, dim=1),
-            torch.full_like(source[:, :, 0], float(self.shape.lattice_steps)),
-            torch.zeros_like(arena[:, 0]),
-            change / self.shape.lattice_steps,
+            gates,
+            active,
+            active.sum(1),
+            walk.ponder(),
+            walk.change / self.shape.lattice_steps,
             self._roughness(state),
         )
 
     def _enter(
         self, weights: dict[str, Tensor], source: Float[Tensor, "P B D"]
     ) -> Float[Tensor, "P C B S"]:
-        """Write the F numbers of the bottleneck on the F cells of the input face, one on each."""
+        """Write the F numbers of the bottleneck on F cells, one on each."""
         values = linear(weights, "enter", source).transpose(1, 2)
         trials, _, samples = values.shape
         written = values[..., None] * weights["enter.write"][:, None, None]
         empty = written.new_zeros(trials, self.shape.cells, samples, self.shape.state_size)
-        return empty.index_copy(1, self.wiring.input_face, written)
+        return empty.index_copy(1, self.wiring.written, written)
 
-    def _exchange(
-        self, weights: dict[str, Tensor], state: Float[Tensor, "P C B S"]
-    ) -> tuple[Float[Tensor, "P C B S"], Float[Tensor, "P 3 C B"]]:
-        """One step: every cell listens, the gate mixes what the three experts propose."""
-        # Bounded like a norm for large states, linear for small ones: a norm proper would keep
-        # only the sign of the single number written on a cell.
-        seen = state * torch.rsqrt(1.0 + state.square().mean(-1, keepdim=True))
-        seen = seen + weights["place.vector"][:, :, None]
-        share = experts.gate(weights, seen)
-        local, functional, distant = share[..., None].unbind(1)
-        move = local * experts.local(weights, self.wiring, seen)
-        move = move + functional * experts.functional(weights, self.wiring, seen)
-        move = move + distant * experts.distant(weights, self.wiring, seen)
-        return move, share
+    def _exchange(self, weights: dict[str, Tensor], state: Float[Tensor, "P C B S"]) -> Exchange:
+        """One step as a function; of large lattices it keeps only the state for the gradient."""
+        exchange = exchanger(self.shape, self.wiring, weights)
+        bytes_kept = state.nbytes * self.shape.lattice_steps * _KEPT_STATES
+        if not torch.is_grad_enabled() or bytes_kept <= _MOST_KEPT[state.device.type]:
+            return exchange
+        return lambda state, kept: checkpoint(exchange, state, kept, use_reentrant=False)
 
     def _leave(
         self, weights: dict[str, Tensor], state: Float[Tensor, "P C B S"]
     ) -> Float[Tensor, "P B D"]:
-        """Read one number from each cell of the output face and widen the F numbers to D."""
-        face = state.index_select(1, self.wiring.output_face)
-        values = (face * weights["leave.read"][:, None, None]).sum(-1)
-        return linear(weights, "leave", values.transpose(1, 2))
+        """Read one number from each of F cells, or their whole states, and widen them to D."""
+        face = state.index_select(1, self.wiring.read)
+        if self.shape.readout == "value":
+            values = (face * weights["leave.read"][:, None, None]).sum(-1).transpose(1, 2)
+        else:
+            values = face.transpose(1, 2).flatten(2)
+        return linear(weights, "leave", values)
 
     def _roughness(self, state: Float[Tensor, "P C B S"]) -> Float[Tensor, " P"]:
         grid = state.unflatten(1, self.wiring.size)
@@ -103,13 +110,72 @@ class Cube:
         return (along[0] + along[1] + along[2]) / 3.0
 
 
+class _Walk:
+    """The samples on their way through the steps, and which of them still go on."""
+
+    def __init__(self, shape: CubeShape, state: Float[Tensor, "P C B S"], knobs: Column) -> None:
+        self._shape, self._knobs = shape, knobs
+        self.state = state
+        self.change = state.new_zeros(len(state))
+        self._going = torch.ones_like(state[:, 0, :, 0], dtype=torch.bool)
+        self._pondering = halting.Pondering(state) if shape.halting == "learned" else None
+        self._gates: list[Tensor] = []
+        self._active: list[Bool[Tensor, "P B"]] = []
+
+    def over(self) -> bool:
+        """Whether no sample of any trial goes on."""
+        return self._shape.halting != "fixed" and not bool(self._going.any())
+
+    def take(
+        self,
+        weights: dict[str, Tensor],
+        wiring: geometry.Geometry,
+        move: Float[Tensor, "P C B S"],
+        share: Float[Tensor, "P E C B"],
+        last: bool,
+    ) -> None:
+        """Let those who go on make their *move*; the others stay, exactly, where they are."""
+        going = self._going
+        self._active.append(going)
+        if self._shape.halting != "fixed":
+            move = torch.where(going[:, None, :, None], move, 0.0)
+            share = share * going[:, None, None]
+        self._gates.append(share)
+        self.change = self.change + move.square().mean((1, 2, 3))
+        before, self.state = self.state, self.state + move
+        if self._pondering is not None:
+            read = self.state.index_select(1, wiring.read)
+            self._going = self._pondering.take(weights, self.state, read, going, last)
+        elif self._shape.halting == "threshold":
+            limit = self._knobs.number("halting_threshold")
+            self._going = going & ~halting.settled(before, move, limit)
+
+    def result(self) -> Float[Tensor, "P C B S"]:
+        return self.state if self._pondering is None else self._pondering.state
+
+    def ponder(self) -> Float[Tensor, " P"]:
+        return torch.zeros_like(self.change) if self._pondering is None else self._pondering.cost()
+
+    def record(self) -> tuple[Float[Tensor, "P T E C B"], Float[Tensor, "P T B"]]:
+        """Gates and who was active, with zeros for steps that nobody took.
+
+        So a trial's record has one form, whether its neighbours in a pack needed more steps or not.
+        """
+        spare = self._shape.lattice_steps - len(self._gates)
+        gates = torch.stack([*self._gates, *[torch.zeros_like(self._gates[0])] * spare], 1)
+        idle = [torch.zeros_like(self._active[0])] * spare
+        return gates, torch.stack([*self._active, *idle], 1).to(gates.dtype)
+
+
 def _parameters(shape: CubeShape, wiring: geometry.Geometry) -> list[Parameter]:
     size, face = shape.state_size, shape.face_cells
+    numbers = face if shape.readout == "value" else face * size
+    read = Parameter("leave.read", (size,), 1.0 / math.sqrt(size), decays=False)
     return [
         *linear_parameters("enter", shape.embedding_size, face),
         Parameter("enter.write", (size,), 1.0, decays=False),
-        Parameter("place.vector", (shape.cells, size), 0.5, decays=False),
-        *experts.parameters(shape, wiring),
-        Parameter("leave.read", (size,), 1.0 / math.sqrt(size), decays=False),
-        *linear_parameters("leave", face, shape.embedding_size),
+        *exchange.parameters(shape, wiring),
+        *halting.parameters(shape),
+        *([read] if shape.readout == "value" else []),
+        *linear_parameters("leave", numbers, shape.embedding_size),
     ]

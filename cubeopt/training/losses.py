@@ -1,6 +1,6 @@
 """The loss, term by term. Every function gives one number per trial.
 
-P trials, B samples, D embedding size, T steps, C cells, S state size.
+P trials, B samples, D embedding size, T steps, C cells, S state size, E experts.
 
 All terms work on standardised embeddings: a reconstruction of 1 is no better than the mean.
 """
@@ -43,20 +43,27 @@ def diversity(output: Float[Tensor, "P B D"]) -> Float[Tensor, " P"]:
     return -output.var(1, correction=0).mean(1)
 
 
-def mutual_information(gates: Float[Tensor, "P T 3 C B"]) -> Float[Tensor, " P"]:
-    """H(mean gate) - mean H(gate) in nats: all experts in use, each cell decided; 0 to ln 3."""
-    mean = gates.mean((1, 3, 4))
-    return _entropy(mean, dim=1) - _entropy(gates, dim=2).mean((1, 2, 3))
+def mutual_information(
+    gates: Float[Tensor, "P T E C B"], active: Float[Tensor, "P T B"]
+) -> Float[Tensor, " P"]:
+    """H(mean gate) - mean H(gate) in nats: all experts in use, each cell decided; 0 to ln E.
+
+    Over the steps that samples took.
+    """
+    taken = active.sum((1, 2)) * gates.shape[3]
+    mean = gates.sum((1, 3, 4)) / taken[:, None]
+    return _entropy(mean, dim=1) - _entropy(gates, dim=2).sum((1, 2, 3)) / taken
 
 
 def emergence(
     passage: Passage, source: Float[Tensor, "P B D"], knobs: Column
 ) -> Float[Tensor, " P"]:
-    """Minus the mutual information as a share of ln 3 (-1 .. 0), or the ancestor's unbounded form.
+    """Minus the mutual information as a share of ln E (-1 .. 0), or the ancestor's unbounded form.
 
     The latter, legacy_log, is minus the log of the mean squared distance to the input.
     """
-    informed = -mutual_information(passage.gates) / math.log(passage.gates.shape[2])
+    most = math.log(max(2, passage.gates.shape[2]))  # one expert has nothing to decide
+    informed = -mutual_information(passage.gates, passage.active) / most
     copied = (passage.output - source).square().mean((1, 2))
     legacy = -torch.log(copied + _TINY)
     return torch.where(knobs.chose("emergence", "legacy_log"), legacy, informed)

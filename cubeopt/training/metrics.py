@@ -13,12 +13,11 @@ from torch.nn import functional as F
 
 from cubeopt.data.dataset import TASKS
 from cubeopt.lattice.cube import Cube, Passage
-from cubeopt.lattice.experts import EXPERTS
 from cubeopt.lattice.pack import Columns
 from cubeopt.training import losses
 from cubeopt.training.feed import Feed, Part
 from cubeopt.training.scale import Scale
-from cubeopt.trial import Task
+from cubeopt.trial import Expert, Task
 
 
 @torch.no_grad()
@@ -40,7 +39,7 @@ def evaluate(
         passage = cube.forward(arena, sources, knobs.cube)
         each = losses.terms(passage, sources, targets, knobs.loss)
         rows = {f"loss/{name}": value.double() * len(sources[0]) for name, value in each.items()}
-        rows |= _gate_sums(passage) | _sums(passage, part, scale, feed.tasks)
+        rows |= _gate_sums(passage, cube.shape.experts) | _sums(passage, part, scale, feed.tasks)
         for name, value in rows.items():
             sums[name] = sums[name] + value if name in sums else value
     table = _ratios(sums, feed.tasks)
@@ -57,14 +56,15 @@ def _ratios(sums: dict[str, Tensor], tasks: Sequence[Task]) -> dict[str, Float[T
     return table | {name: total / samples[""] for name, total in sums.items()}
 
 
-def _gate_sums(passage: Passage) -> dict[str, Float[Tensor, " P"]]:
+def _gate_sums(passage: Passage, experts: Sequence[Expert]) -> dict[str, Float[Tensor, " P"]]:
     """Sums over the samples of what the gates say, in float64."""
     samples = passage.output.shape[1]
-    usage = passage.gates.double().mean((1, 3, 4)) * 100.0 * samples
-    information = losses.mutual_information(passage.gates).double() / math.log(2.0)
+    taken = passage.active.double().sum((1, 2)) * passage.gates.shape[3]
+    usage = passage.gates.double().sum((1, 3, 4)) / taken[:, None] * 100.0 * samples
+    information = losses.mutual_information(passage.gates, passage.active).double() / math.log(2.0)
     return {
         "specialisation": information * samples,
-        **{f"usage/{name}": usage[:, e] for e, name in enumerate(EXPERTS)},
+        **{f"usage/{name}": usage[:, e] for e, name in enumerate(experts)},
     }
 
 
