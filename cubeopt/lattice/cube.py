@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cubeopt.lattice import exchange, geometry, halting
-from cubeopt.lattice.exchange import Exchange, exchanger
+from cubeopt.lattice.exchange import Exchange, Exchanging, exchanging
+from cubeopt.lattice.experts import Weights
 from cubeopt.lattice.layers import Layout, Parameter, linear, linear_parameters
 from cubeopt.lattice.pack import Column
 from cubeopt.trial import CubeShape
@@ -57,12 +58,12 @@ class Cube:
         weights = self.layout.views(arena)
         state = self._enter(weights, source)
         walk = _Walk(self.shape, state, knobs)
-        exchange = self._exchange(weights, state)
+        exchange = self._exchanging(weights, state)
         for step in range(self.shape.lattice_steps):
             if walk.over():
                 break
-            move, share = exchange(walk.state, kept)
-            walk.take(weights, self.wiring, move, share, last=step == self.shape.lattice_steps - 1)
+            made = exchange(walk.state, kept, walk.going)
+            walk.take(weights, self.wiring, made, last=step == self.shape.lattice_steps - 1)
         state = walk.result()
         gates, active = walk.record()
         return Passage(
@@ -75,9 +76,7 @@ class Cube:
             self._roughness(state),
         )
 
-    def _enter(
-        self, weights: dict[str, Tensor], source: Float[Tensor, "P B D"]
-    ) -> Float[Tensor, "P C B S"]:
+    def _enter(self, weights: Weights, source: Float[Tensor, "P B D"]) -> Float[Tensor, "P C B S"]:
         """Write the F numbers of the bottleneck on F cells, one on each."""
         values = linear(weights, "enter", source).transpose(1, 2)
         trials, _, samples = values.shape
@@ -85,17 +84,15 @@ class Cube:
         empty = written.new_zeros(trials, self.shape.cells, samples, self.shape.state_size)
         return empty.index_copy(1, self.wiring.written, written)
 
-    def _exchange(self, weights: dict[str, Tensor], state: Float[Tensor, "P C B S"]) -> Exchange:
+    def _exchanging(self, weights: Weights, state: Float[Tensor, "P C B S"]) -> Exchanging:
         """One step as a function; of large lattices it keeps only the state for the gradient."""
-        exchange = exchanger(self.shape, self.wiring, weights)
+        exchange = exchanging(self.shape, self.wiring, weights)
         bytes_kept = state.nbytes * self.shape.lattice_steps * _KEPT_STATES
         if not torch.is_grad_enabled() or bytes_kept <= _MOST_KEPT[state.device.type]:
             return exchange
-        return lambda state, kept: checkpoint(exchange, state, kept, use_reentrant=False)
+        return lambda *given: Exchange(*checkpoint(exchange, *given, use_reentrant=False))
 
-    def _leave(
-        self, weights: dict[str, Tensor], state: Float[Tensor, "P C B S"]
-    ) -> Float[Tensor, "P B D"]:
+    def _leave(self, weights: Weights, state: Float[Tensor, "P C B S"]) -> Float[Tensor, "P B D"]:
         """Read one number from each of F cells, or their whole states, and widen them to D."""
         face = state.index_select(1, self.wiring.read)
         if self.shape.readout == "value":
@@ -117,38 +114,29 @@ class _Walk:
         self._shape, self._knobs = shape, knobs
         self.state = state
         self.change = state.new_zeros(len(state))
-        self._going = torch.ones_like(state[:, 0, :, 0], dtype=torch.bool)
+        self._all = torch.ones_like(state[:, 0, :, 0], dtype=torch.bool)
+        self.going = None if shape.halting == "fixed" else self._all
         self._pondering = halting.Pondering(state) if shape.halting == "learned" else None
         self._gates: list[Tensor] = []
         self._active: list[Bool[Tensor, "P B"]] = []
 
     def over(self) -> bool:
         """Whether no sample of any trial goes on."""
-        return self._shape.halting != "fixed" and not bool(self._going.any())
+        return self.going is not None and not bool(self.going.any())
 
-    def take(
-        self,
-        weights: dict[str, Tensor],
-        wiring: geometry.Geometry,
-        move: Float[Tensor, "P C B S"],
-        share: Float[Tensor, "P E C B"],
-        last: bool,
-    ) -> None:
-        """Let those who go on make their *move*; the others stay, exactly, where they are."""
-        going = self._going
+    def take(self, weights: Weights, wiring: geometry.Geometry, made: Exchange, last: bool) -> None:
+        """Go where the exchange led, and see who goes on from there."""
+        going = self._all if self.going is None else self.going
         self._active.append(going)
-        if self._shape.halting != "fixed":
-            move = torch.where(going[:, None, :, None], move, 0.0)
-            share = share * going[:, None, None]
-        self._gates.append(share)
-        self.change = self.change + move.square().mean((1, 2, 3))
-        before, self.state = self.state, self.state + move
+        self._gates.append(made.share)
+        self.change = self.change + made.change
+        before, self.state = self.state, made.state
         if self._pondering is not None:
             read = self.state.index_select(1, wiring.read)
-            self._going = self._pondering.take(weights, self.state, read, going, last)
-        elif self._shape.halting == "threshold":
+            self.going = self._pondering.take(weights, self.state, read, going, last)
+        elif self.going is not None:
             limit = self._knobs.number("halting_threshold")
-            self._going = going & ~halting.settled(before, move, limit)
+            self.going = going & ~halting.settled(before, self.state, limit)
 
     def result(self) -> Float[Tensor, "P C B S"]:
         return self.state if self._pondering is None else self._pondering.state

@@ -4,21 +4,30 @@ P trials, C cells, B samples, R rows (cells times samples), S state size, E expe
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cubeopt.lattice.experts import PROPOSING, Kept, Weights
+from cubeopt.lattice.experts import PROPOSING, Exchanged, Weights
 from cubeopt.lattice.geometry import Geometry
 from cubeopt.lattice.layers import Parameter, linear_parameters
 from cubeopt.trial import CubeShape
 
-Exchange = Callable[
-    [Float[Tensor, "P C B S"], Float[Tensor, "P C B S"] | None],
-    tuple[Float[Tensor, "P C B S"], Float[Tensor, "P E C B"]],
-]
+State = Float[Tensor, "P C B S"]
+
+
+class Exchange(NamedTuple):
+    """What one exchange gives."""
+
+    state: State  # afterwards
+    share: Float[Tensor, "P E C B"]  # of each expert in the move of a cell; 0 where it stood still
+    change: Float[Tensor, " P"]  # mean square of the moves
+
+
+# Of the state, what dropout multiplies the shown states with, and who still goes on.
+Exchanging = Callable[[State, State | None, Bool[Tensor, "P B"] | None], Exchange]
 
 
 def parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
@@ -31,16 +40,13 @@ def parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
     ]
 
 
-def exchanger(shape: CubeShape, wiring: Geometry, weights: Weights) -> Exchange:
-    """A function of the state, and of what dropout multiplies the shown states with.
-
-    It gives the move of every cell and the share of each expert in it; shares sum to 1.
-    """
+def exchanging(shape: CubeShape, wiring: Geometry, weights: Weights) -> Exchanging:
+    """The exchange of a lattice with these *weights*."""
     names = [each.name for each in parameters(shape, wiring)]
     tensors = [weights[name] for name in names]
 
-    def exchange(state: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _Exchange.apply(shape, wiring, names, state, kept, *tensors)
+    def exchange(state: Tensor, kept: Tensor | None, going: Tensor | None) -> Exchange:
+        return Exchange(*_Exchange.apply(shape, wiring, names, state, kept, going, *tensors))
 
     return exchange
 
@@ -58,68 +64,72 @@ class _Exchange(torch.autograd.Function):
         names: list[str],
         state: Tensor,
         kept: Tensor | None,
+        going: Tensor | None,
         *tensors: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         weights = dict(zip(names, tensors, strict=True))
         scale = _scale(state)
         by = scale if kept is None else scale * kept
         shown = torch.addcmul(weights["place.vector"][:, :, None], state, by).flatten(1, 2)
+        x = Exchanged(weights, wiring, shown)
         share = _shares(shape, weights, shown)
-        move = torch.zeros_like(shown)
+        if going is not None:
+            share = (share.unflatten(2, state.shape[1:3]) * going[:, None, None]).flatten(2)
         proposals, needed = [], []
-        for expert, part in zip(shape.experts, share.unbind(1), strict=True):
-            proposal, saved = PROPOSING[expert].forward(weights, wiring, shown)
-            move.addcmul_(proposal, part[..., None])
+        for expert in shape.experts:
+            proposal, saved = PROPOSING[expert].forward(x)
             proposals.append(proposal)
             needed.append(saved)
+        move = proposals[0] * share[:, 0, :, None]
+        for e, proposal in enumerate(proposals[1:], start=1):
+            move.addcmul_(proposal, share[:, e, :, None])
         ctx.shape, ctx.wiring, ctx.names = shape, wiring, names
         ctx.counts = [len(saved) for saved in needed]
         flat = [tensor for saved in needed for tensor in saved]
-        ctx.save_for_backward(state, kept, scale, shown, share, *proposals, *flat, *tensors)
-        return move.view(state.shape), share.unflatten(2, state.shape[1:3])
+        ctx.save_for_backward(state, kept, scale, shown, share, move, *proposals, *flat, *tensors)
+        change = torch.linalg.vector_norm(move, dim=(1, 2)).square() / move[0].numel()
+        return state + move.view(state.shape), share.unflatten(2, state.shape[1:3]), change
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        state, kept, scale, shown, share, *rest = ctx.saved_tensors
+        state, kept, scale, shown, share, move, *rest = ctx.saved_tensors
+        of_state, of_share, of_change = gradients
         count = len(ctx.shape.experts)
-        proposals, flat = rest[:count], rest[count : count + sum(ctx.counts)]
-        weights = dict(zip(ctx.names, rest[count + sum(ctx.counts) :], strict=True))
-        needed = _pieces(flat, ctx.counts)
-        of_move, of_gates = gradients[0].flatten(1, 2), gradients[1].flatten(2)
+        proposals, flat = rest[:count], iter(rest[count : count + sum(ctx.counts)])
+        x = Exchanged(
+            dict(zip(ctx.names, rest[count + sum(ctx.counts) :], strict=True)), ctx.wiring, shown
+        )
         of: Weights = {}
+        by_move = of_change * (2.0 / move[0].numel())
+        of_move = torch.addcmul(of_state.flatten(1, 2), move, by_move[:, None, None])
+        of_share = of_share.flatten(2).clone()
         of_shown = torch.zeros_like(shown)
-        of_share = torch.empty_like(share)
         for e, expert in enumerate(ctx.shape.experts):
-            of_share[:, e] = (of_move * proposals[e]).sum(-1)
+            saved = tuple(next(flat) for _ in range(ctx.counts[e]))
+            of_share[:, e] += (of_move * proposals[e]).sum(-1)
             of_proposal = of_move * share[:, e, :, None]
-            PROPOSING[expert].backward(
-                of_proposal, needed[e], weights, ctx.wiring, shown, of_shown, of
-            )
+            PROPOSING[expert].backward(x, of_proposal, saved, of_shown, of)
         if _is_gated(ctx.shape):
-            _shares_backward(of_share + of_gates, share, weights, shown, of_shown, of)
+            _shares_backward(x, of_share, share, of_shown, of)
         of_seen = of_shown.view(state.shape)
         of["place.vector"] = of_seen.sum(2)
-        of_state = _scale_backward(of_seen if kept is None else of_seen * kept, state, scale)
-        return None, None, None, of_state, None, *(of[name] for name in ctx.names)
+        if kept is not None:
+            of_seen = of_seen * kept
+        of_before = _scale_backward(of_seen, state, scale).add_(of_state)
+        return None, None, None, of_before, None, None, *(of[name] for name in ctx.names)
 
 
-def _pieces(flat: list[Tensor], counts: list[int]) -> list[Kept]:
-    at = iter(flat)
-    return [tuple(next(at) for _ in range(count)) for count in counts]
-
-
-def _scale(state: Float[Tensor, "P C B S"]) -> Float[Tensor, "P C B 1"]:
+def _scale(state: State) -> Float[Tensor, "P C B 1"]:
     """What a state is multiplied with to be shown.
 
     Bounded like a norm for large states, linear for small ones: a norm proper would keep only the
     sign of the single number written on a cell.
     """
-    return torch.rsqrt(1.0 + state.square().mean(-1, keepdim=True))
+    size = torch.linalg.vector_norm(state, dim=-1, keepdim=True)
+    return torch.rsqrt(1.0 + size.square() / state.shape[-1])
 
 
-def _scale_backward(
-    of_shown: Float[Tensor, "P C B S"], state: Float[Tensor, "P C B S"], scale: Tensor
-) -> Float[Tensor, "P C B S"]:
+def _scale_backward(of_shown: State, state: State, scale: Tensor) -> State:
     """The gradient of the state through state * scale(state)."""
     along = (of_shown * state).sum(-1, keepdim=True) * scale.pow(3) / -state.shape[-1]
     return (of_shown * scale).addcmul_(state, along)
@@ -131,20 +141,20 @@ def _shares(
     count = len(shape.experts)
     if not _is_gated(shape):
         return shown.new_full((len(shown), count, shown.shape[1]), 1.0 / count)
+    scores = torch.baddbmm(weights["gate.bias"][:, None], shown, weights["gate.weight"])
     # Experts before rows: a softmax over a last axis of three would not use the vector units.
-    bias = weights["gate.bias"][..., None]
-    return torch.baddbmm(bias, weights["gate.weight"].mT, shown.mT).softmax(1)
+    return scores.mT.contiguous().softmax(1)
 
 
 def _shares_backward(
+    x: Exchanged,
     of_share: Float[Tensor, "P E R"],
     share: Float[Tensor, "P E R"],
-    weights: Weights,
-    shown: Float[Tensor, "P R S"],
     of_shown: Float[Tensor, "P R S"],
     of: Weights,
 ) -> None:
+    """Add to *of_shown*; a cell that stood still has shares of 0, and so no gradient."""
     of_score = share * (of_share - (share * of_share).sum(1, keepdim=True))
     of["gate.bias"] = of_score.sum(2)
-    of["gate.weight"] = (of_score @ shown).mT
-    of_shown.baddbmm_(of_score.mT, weights["gate.weight"].mT)
+    of["gate.weight"] = (of_score @ x.shown).mT
+    of_shown.baddbmm_(of_score.mT, x.weights["gate.weight"].mT)

@@ -7,7 +7,7 @@ state. Weights are shared by the cells, but for the strengths of their links; a 
 tells the cells apart.
 
 The gradients are written out because an exchange is where all the time goes: autograd would keep
-twice as much, and add up the ten gradients of what is shown in passes of their own.
+twice as much, and add up the gradients of what is shown in passes of their own.
 """
 
 import math
@@ -31,17 +31,27 @@ _EULER_STEPS = 2  # sub-steps in which the distant expert is integrated over one
 _LEAST_TIME = 0.5  # exchanges; half a sub-step would overshoot below it
 
 
+@dataclass(frozen=True, eq=False)
+class Exchanged:
+    """What the experts of one exchange share."""
+
+    weights: Weights
+    wiring: Geometry
+    shown: Rows
+
+
 @dataclass(frozen=True)
 class Proposing:
     """How an expert proposes, and how the gradient of its proposal goes back.
 
-    ``backward(of_proposal, kept, weights, wiring, shown, of_shown, of)`` adds to *of_shown* in
-    place, and puts the gradients of the expert's weights into *of*, by name.
+    ``forward`` gives the proposal and what the gradient needs. ``backward`` is given the gradient
+    of the proposal: it adds that of what is shown to *of_shown*, in place, and puts those of the
+    expert's weights into *of*, by name.
     """
 
     parameters: Callable[[CubeShape, Geometry], list[Parameter]]
-    forward: Callable[[Weights, Geometry, Rows], tuple[Rows, Kept]]
-    backward: Callable[[Rows, Kept, Weights, Geometry, Rows, Rows, Weights], None]
+    forward: Callable[[Exchanged], tuple[Rows, Kept]]
+    backward: Callable[[Exchanged, Rows, Kept, Rows, Weights], None]
 
 
 def _local_parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
@@ -49,26 +59,20 @@ def _local_parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
     return [link, *_listener("local", shape.state_size, gain=0.5)]
 
 
-def _local(weights: Weights, wiring: Geometry, shown: Rows) -> tuple[Rows, Kept]:
+def _local(x: Exchanged) -> tuple[Rows, Kept]:
     """Linear over the nearest cells, each link of its own strength."""
-    heard = hear(wiring.local, weights["local.link"], shown)
-    return _listen(weights, "local", heard).baddbmm_(shown, weights["local.weight"]), (heard,)
+    heard = hear(x.wiring.local, x.weights["local.link"], x.shown)
+    return _listen(x, "local", x.shown, heard), (heard,)
 
 
 def _local_backward(
-    of_proposal: Rows,
-    kept: Kept,
-    weights: Weights,
-    wiring: Geometry,
-    shown: Rows,
-    of_shown: Rows,
-    of: Weights,
+    x: Exchanged, of_proposal: Rows, kept: Kept, of_shown: Rows, of: Weights
 ) -> None:
     (heard,) = kept
-    of["local.weight"] = shown.mT @ of_proposal
-    of_shown.baddbmm_(of_proposal, weights["local.weight"].mT)
-    of_heard = _listen_backward(of_proposal, heard, weights, "local", of)
-    more, of["local.link"] = hear_backward(of_heard, wiring.local, weights["local.link"], shown)
+    _linear_backward(x, "local", of_proposal, of_shown, of)
+    of_heard = _heard_backward(x, "local", of_proposal, heard, of)
+    link = x.weights["local.link"]
+    more, of["local.link"] = hear_backward(of_heard, x.wiring.local, link, x.shown)
     of_shown.add_(more)
 
 
@@ -82,41 +86,31 @@ def _functional_parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter
     ]
 
 
-def _functional(weights: Weights, wiring: Geometry, shown: Rows) -> tuple[Rows, Kept]:
+def _functional(x: Exchanged) -> tuple[Rows, Kept]:
     """Messages from the middle tier (Gilmer et al. 2017), each over a link of its own strength.
 
     What a cell says, and how loud, depends on its state alone: message * sigmoid(loudness).
     """
-    loudness = _linear(weights, "functional.loudness", shown).sigmoid_()
-    message = _linear(weights, "functional.message", shown)
+    message = _linear(x, "functional.message", x.shown)
+    loudness = _linear(x, "functional.loudness", x.shown).sigmoid_()
     said = message * loudness
-    heard = hear(wiring.functional, weights["functional.link"], said)
-    proposal = _listen(weights, "functional", heard)
-    proposal.baddbmm_(shown, weights["functional.weight"]).tanh_()
-    return proposal, (proposal, loudness, message, said, heard)
+    heard = hear(x.wiring.functional, x.weights["functional.link"], said)
+    proposal = _listen(x, "functional", x.shown, heard).tanh_()
+    return proposal, (proposal, message, loudness, said, heard)
 
 
 def _functional_backward(
-    of_proposal: Rows,
-    kept: Kept,
-    weights: Weights,
-    wiring: Geometry,
-    shown: Rows,
-    of_shown: Rows,
-    of: Weights,
+    x: Exchanged, of_proposal: Rows, kept: Kept, of_shown: Rows, of: Weights
 ) -> None:
-    proposal, loudness, message, said, heard = kept
+    proposal, message, loudness, said, heard = kept
     inner = torch.ops.aten.tanh_backward(of_proposal, proposal)
-    of["functional.weight"] = shown.mT @ inner
-    of_shown.baddbmm_(inner, weights["functional.weight"].mT)
-    of_heard = _listen_backward(inner, heard, weights, "functional", of)
-    of_said, of["functional.link"] = hear_backward(
-        of_heard, wiring.functional, weights["functional.link"], said
-    )
-    of_loudness = torch.ops.aten.sigmoid_backward(of_said * message, loudness)
-    _linear_backward(of_loudness, shown, weights, "functional.loudness", of_shown, of)
-    of_message = of_said.mul_(loudness)
-    _linear_backward(of_message, shown, weights, "functional.message", of_shown, of)
+    _linear_backward(x, "functional", inner, of_shown, of)
+    of_heard = _heard_backward(x, "functional", inner, heard, of)
+    link = x.weights["functional.link"]
+    of_said, of["functional.link"] = hear_backward(of_heard, x.wiring.functional, link, said)
+    of_loudness = torch.ops.aten.sigmoid_backward(message.mul(of_said), loudness)
+    _linear_backward(x, "functional.loudness", of_loudness, of_shown, of)
+    _linear_backward(x, "functional.message", of_said.mul_(loudness), of_shown, of)
 
 
 def _distant_parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
@@ -129,54 +123,46 @@ def _distant_parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
     ]
 
 
-def _distant(weights: Weights, wiring: Geometry, shown: Rows) -> tuple[Rows, Kept]:
-    """A continuous-time cell driven over sparse long links, integrated with Euler steps.
+def _distant(x: Exchanged) -> tuple[Rows, Kept]:
+    """A continuous-time cell driven over sparse long links, integrated with two Euler steps.
 
     du/dt = (tanh(W [u, heard] + b) - u) / time, from u = what the cell shows, over one exchange
     (Hasani et al. 2021 give the family of equations).
     """
-    heard = hear(wiring.distant, weights["distant.link"], shown)
-    drive = _listen(weights, "distant", heard)
-    rate = _rate(weights)
-    inside, kept = shown, []
-    for _ in range(_EULER_STEPS):
-        target = torch.baddbmm(drive, inside, weights["distant.weight"]).tanh_()
-        way = target - inside
-        kept += [inside, target, way]
-        inside = torch.addcmul(inside, way, rate)
-    return inside - shown, (heard, *kept)
+    heard = hear(x.wiring.distant, x.weights["distant.link"], x.shown)
+    rate = _rate(x.weights)
+    first = _listen(x, "distant", x.shown, heard).tanh_()
+    first_way = first - x.shown
+    inside = torch.addcmul(x.shown, first_way, rate)
+    second = _listen(x, "distant", inside, heard).tanh_()
+    second_way = second - inside
+    proposal = (inside - x.shown).addcmul_(second_way, rate)
+    return proposal, (heard, first, first_way, inside, second, second_way)
 
 
 def _distant_backward(
-    of_proposal: Rows,
-    kept: Kept,
-    weights: Weights,
-    wiring: Geometry,
-    shown: Rows,
-    of_shown: Rows,
-    of: Weights,
+    x: Exchanged, of_proposal: Rows, kept: Kept, of_shown: Rows, of: Weights
 ) -> None:
-    heard, *steps = kept
-    weight, rate = weights["distant.weight"], _rate(weights)
-    of_inside = of_proposal
-    of_drive, of_weight = torch.zeros_like(shown), torch.zeros_like(weight)
-    of_rate = torch.zeros_like(rate)
-    for step in reversed(range(_EULER_STEPS)):
-        inside, target, way = steps[3 * step : 3 * step + 3]
-        of_rate += (of_inside * way).sum(1, keepdim=True)
-        of_way = of_inside * rate
-        inner = torch.ops.aten.tanh_backward(of_way, target)
-        of_weight.baddbmm_(inside.mT, inner)
-        of_drive += inner
-        of_inside = (of_inside - of_way).baddbmm_(inner, weight.mT)
-    of_shown.add_(of_inside).sub_(of_proposal)
-    of["distant.weight"] = of_weight
-    time = weights["distant.time"]
-    of["distant.time"] = of_rate[:, 0] * -2.0 * time * rate[:, 0].square() * _EULER_STEPS
-    of_heard = _listen_backward(of_drive, heard, weights, "distant", of)
-    more, of["distant.link"] = hear_backward(
-        of_heard, wiring.distant, weights["distant.link"], shown
-    )
+    heard, first, first_way, inside, second, second_way = kept
+    weight, rate = x.weights["distant.weight"], _rate(x.weights)
+    of_rate = (of_proposal * second_way).sum(1)
+    of_way = of_proposal * rate
+    inner = torch.ops.aten.tanh_backward(of_way, second)
+    of_inside = (of_proposal - of_way).baddbmm_(inner, weight.mT)
+    of_weight = inside.mT @ inner
+    of_rate += torch.mul(of_inside, first_way, out=of_way).sum(1)
+    torch.mul(of_inside, rate, out=of_way)
+    first_inner = torch.ops.aten.tanh_backward(of_way, first)
+    of_shown.add_(of_inside.sub_(of_way).sub_(of_proposal))
+    of_shown.baddbmm_(first_inner, weight.mT)
+    of["distant.weight"] = of_weight.baddbmm_(x.shown.mT, first_inner)
+    inner.add_(first_inner)
+    of["distant.bias"] = inner.sum(1)
+    time = x.weights["distant.time"]
+    of["distant.time"] = of_rate * -2.0 * _EULER_STEPS * time * rate[:, 0].square()
+    of_heard = _heard_backward(x, "distant", inner, heard, of)
+    link = x.weights["distant.link"]
+    more, of["distant.link"] = hear_backward(of_heard, x.wiring.distant, link, x.shown)
     of_shown.add_(more)
 
 
@@ -204,25 +190,22 @@ def _listener(name: str, size: int, gain: float = 1.0) -> list[Parameter]:
     return [*own, Parameter(f"{name}.heard", (size, size), own[0].scale)]
 
 
-def _listen(weights: Weights, name: str, heard: Rows) -> Rows:
-    """The part of a listener that does not depend on what the cell shows itself, with the bias."""
-    return torch.baddbmm(weights[f"{name}.bias"][:, None], heard, weights[f"{name}.heard"])
+def _linear(x: Exchanged, name: str, rows: Rows) -> Rows:
+    return torch.baddbmm(x.weights[f"{name}.bias"][:, None], rows, x.weights[f"{name}.weight"])
 
 
-def _listen_backward(inner: Rows, heard: Rows, weights: Weights, name: str, of: Weights) -> Rows:
-    """The gradient of what was *heard*; those of the weights go into *of*."""
+def _listen(x: Exchanged, name: str, rows: Rows, heard: Rows) -> Rows:
+    return _linear(x, name, rows).baddbmm_(heard, x.weights[f"{name}.heard"])
+
+
+def _linear_backward(x: Exchanged, name: str, inner: Rows, of_shown: Rows, of: Weights) -> None:
+    """The gradient of a linear layer over what is shown."""
     of[f"{name}.bias"] = inner.sum(1)
+    of[f"{name}.weight"] = x.shown.mT @ inner
+    of_shown.baddbmm_(inner, x.weights[f"{name}.weight"].mT)
+
+
+def _heard_backward(x: Exchanged, name: str, inner: Rows, heard: Rows, of: Weights) -> Rows:
+    """The gradient of what was *heard*; that of its weights goes into *of*."""
     of[f"{name}.heard"] = heard.mT @ inner
-    return inner @ weights[f"{name}.heard"].mT
-
-
-def _linear(weights: Weights, name: str, shown: Rows) -> Rows:
-    return torch.baddbmm(weights[f"{name}.bias"][:, None], shown, weights[f"{name}.weight"])
-
-
-def _linear_backward(
-    inner: Rows, shown: Rows, weights: Weights, name: str, of_shown: Rows, of: Weights
-) -> None:
-    of[f"{name}.bias"] = inner.sum(1)
-    of[f"{name}.weight"] = shown.mT @ inner
-    of_shown.baddbmm_(inner, weights[f"{name}.weight"].mT)
+    return inner @ x.weights[f"{name}.heard"].mT

@@ -27,10 +27,11 @@ def parameters(shape: CubeShape) -> list[Parameter]:
 
 
 def settled(
-    state: Float[Tensor, "P C B S"], move: Float[Tensor, "P C B S"], limit: Float[Tensor, " P"]
+    before: Float[Tensor, "P C B S"], after: Float[Tensor, "P C B S"], limit: Float[Tensor, " P"]
 ) -> Bool[Tensor, "P B"]:
-    """Whether *move* changes the state of a sample by less than *limit*, relative to its size."""
-    change, size = (each.detach().square().sum((1, 3)) for each in (move, state))
+    """Whether a step changed the state of a sample by less than *limit*, relative to its size."""
+    before, after = before.detach(), after.detach()
+    change, size = (each.square().sum((1, 3)) for each in (after - before, before))
     return change < limit.square()[:, None] * size
 
 

@@ -53,8 +53,9 @@ class Layout:
         """Each parameter as a view (P, *shape) of the *arena*."""
         blocks = arena.split(self._sizes, dim=1)
         return {
-            p.name: block[:, : p.count].unflatten(1, p.shape)
-            for p, block in zip(self.parameters, blocks, strict=True)
+            # A block without a gap needs no slice, whose gradient would be copied once more.
+            p.name: (block if size == p.count else block[:, : p.count]).unflatten(1, p.shape)
+            for p, block, size in zip(self.parameters, blocks, self._sizes, strict=True)
         }
 
     def named(self, row: Float[Tensor, " N"]) -> dict[str, Tensor]:
