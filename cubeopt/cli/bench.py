@@ -10,7 +10,7 @@ from cubeopt.cli.printing import cell, error_console, facts, print_json, say, ta
 from cubeopt.errors import InputError
 
 if TYPE_CHECKING:
-    from cubeopt.bench.feeding import Report
+    from cubeopt.bench import feeding, stepping
 
 _ROWS, _WIDTH = 10_000, 768  # of random content
 
@@ -74,7 +74,7 @@ def data(
         _print(report)
 
 
-def _print(report: "Report") -> None:
+def _print(report: "feeding.Report") -> None:
     facts(
         {
             "dataset": report.dataset,
@@ -101,3 +101,60 @@ def _print(report: "Report") -> None:
         if each.goal is not None:
             line += f", goal {each.goal}: {'met' if each.met else 'missed'}"
         say(line)
+
+
+@app.command(
+    short_help="A step of training, beside the plain code's and beside the least it can cost.",
+    epilog="\b\nExample: cubeopt bench train --rounds 5 --size '8x8x8, state 32'",
+)
+def train(
+    rounds: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="Rounds, each with every case.")
+    ] = 7,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this size, for example '15x15x15, state 32'."),
+    ] = None,
+    gpu: Gpu = None,
+    as_json: Json = False,
+) -> None:
+    """What a step of training costs, as ratios within one run.
+
+    Of one trial beside plain code for the same cube, beside the floor of arithmetic and traffic for
+    several sizes, in packs and in processes. On the CPU, in one thread, unless --gpu is given.
+    """
+    from rich.status import Status
+
+    from cubeopt.bench import stepping
+    from cubeopt.training.device import prepare
+
+    unknown = sorted(set(size or ()) - set(stepping.SHAPES))
+    if unknown:
+        raise InputError(f"--size {unknown[0]!r}: expected one of {'; '.join(stepping.SHAPES)}")
+    shapes = {name: stepping.SHAPES[name] for name in size or stepping.SHAPES}
+    with Status("measuring", console=error_console()) as status:
+        report = stepping.measure(prepare(gpu), rounds, shapes, status.update)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        _print_steps(report)
+
+
+def _print_steps(report: "stepping.Report") -> None:
+    facts(report.machine, as_json=False)
+    for section in dict.fromkeys(each.section for each in report.figures):
+        rows = [each for each in report.figures if each.section == section]
+        table(
+            f"{section} (median and quartiles)",
+            ["what", "unit", "median", "low", "high", "goal", "met"],
+            [
+                [
+                    each.what,
+                    each.unit,
+                    *map(cell, (each.value, each.low, each.high)),
+                    each.goal,
+                    each.met,
+                ]
+                for each in rows
+            ],
+        )

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cubeopt.lattice.experts import PROPOSING, Exchanged, Weights
+from cubeopt.lattice.experts import PROPOSING, Exchanged, Weights, prepared
 from cubeopt.lattice.geometry import Geometry
 from cubeopt.lattice.layers import Parameter, linear_parameters
 from cubeopt.trial import CubeShape
@@ -42,8 +42,9 @@ def parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
 
 def exchanging(shape: CubeShape, wiring: Geometry, weights: Weights) -> Exchanging:
     """The exchange of a lattice with these *weights*."""
-    names = [each.name for each in parameters(shape, wiring)]
-    tensors = [weights[name] for name in names]
+    given = prepared({each.name: weights[each.name] for each in parameters(shape, wiring)})
+    given.pop("distant.time", None)
+    names, tensors = list(given), list(given.values())
 
     def exchange(state: Tensor, kept: Tensor | None, going: Tensor | None) -> Exchange:
         return Exchange(*_Exchange.apply(shape, wiring, names, state, kept, going, *tensors))

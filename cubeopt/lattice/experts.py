@@ -130,7 +130,7 @@ def _distant(x: Exchanged) -> tuple[Rows, Kept]:
     (Hasani et al. 2021 give the family of equations).
     """
     heard = hear(x.wiring.distant, x.weights["distant.link"], x.shown)
-    rate = _rate(x.weights)
+    rate = x.weights["distant.rate"][:, None]
     first = _listen(x, "distant", x.shown, heard).tanh_()
     first_way = first - x.shown
     inside = torch.addcmul(x.shown, first_way, rate)
@@ -144,7 +144,7 @@ def _distant_backward(
     x: Exchanged, of_proposal: Rows, kept: Kept, of_shown: Rows, of: Weights
 ) -> None:
     heard, first, first_way, inside, second, second_way = kept
-    weight, rate = x.weights["distant.weight"], _rate(x.weights)
+    weight, rate = x.weights["distant.weight"], x.weights["distant.rate"][:, None]
     of_rate = (of_proposal * second_way).sum(1)
     of_way = of_proposal * rate
     inner = torch.ops.aten.tanh_backward(of_way, second)
@@ -158,18 +158,20 @@ def _distant_backward(
     of["distant.weight"] = of_weight.baddbmm_(x.shown.mT, first_inner)
     inner.add_(first_inner)
     of["distant.bias"] = inner.sum(1)
-    time = x.weights["distant.time"]
-    of["distant.time"] = of_rate * -2.0 * _EULER_STEPS * time * rate[:, 0].square()
+    of["distant.rate"] = of_rate
     of_heard = _heard_backward(x, "distant", inner, heard, of)
     link = x.weights["distant.link"]
     more, of["distant.link"] = hear_backward(of_heard, x.wiring.distant, link, x.shown)
     of_shown.add_(more)
 
 
-def _rate(weights: Weights) -> Float[Tensor, "P 1 S"]:
-    """Of the way to its target, how much a number goes in one sub-step."""
+def prepared(weights: Weights) -> Weights:
+    """*weights* with what is made of them once for all exchanges."""
+    if "distant.time" not in weights:
+        return weights
     time = weights["distant.time"].square() + _LEAST_TIME
-    return (1.0 / (time * _EULER_STEPS))[:, None]
+    # Of the way to its target, how much a number goes in one sub-step.
+    return {**weights, "distant.rate": 1.0 / (time * _EULER_STEPS)}
 
 
 PROPOSING = {

@@ -48,6 +48,11 @@ class Layout:
         self._sizes = [_padded(p.count) for p in self.parameters]
         self.size = sum(self._sizes)
         self.modules = tuple(dict.fromkeys(p.module for p in self.parameters))
+        place = [self.modules.index(p.module) for p in self.parameters]
+        assert place == sorted(place), "the parameters of a module stand together"
+        self._module_sizes = [0] * len(self.modules)
+        for index, size in zip(place, self._sizes, strict=True):
+            self._module_sizes[index] += size
 
     def views(self, arena: Float[Tensor, "P N"]) -> dict[str, Tensor]:
         """Each parameter as a view (P, *shape) of the *arena*."""
@@ -90,11 +95,8 @@ class Layout:
 
     def by_module(self, values: Float[Tensor, "P N"]) -> Float[Tensor, "P M"]:
         """Sum *values* over the weights of each module, in the order of `modules`."""
-        sums = dict.fromkeys(self.modules, values.new_zeros(len(values)))
-        blocks = values.split(self._sizes, dim=1)
-        for parameter, block in zip(self.parameters, blocks, strict=True):
-            sums[parameter.module] = sums[parameter.module] + block.sum(1)
-        return torch.stack(list(sums.values()), dim=1)
+        blocks = values.split(self._module_sizes, dim=1)
+        return torch.stack([block.sum(1) for block in blocks], dim=1)
 
 
 def linear_parameters(name: str, inputs: int, outputs: int, gain: float = 1.0) -> list[Parameter]:
