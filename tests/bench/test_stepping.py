@@ -13,7 +13,7 @@ from cubeopt.trial import CubeShape
 
 CPU = torch.device("cpu")
 SMALL = CubeShape(
-    lattice_size=(3, 3, 4),
+    lattice_size=(4, 4, 4),
     embedding_size=16,
     state_size=16,
     lattice_steps=3,
