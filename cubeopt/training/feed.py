@@ -36,9 +36,11 @@ _Batches = Sequence[tuple[Tensor, Tensor]]  # source and target (1, B, D) of som
 class Part:
     """Some samples of a split, in the order in which they are stored."""
 
+    first: int  # place in the split of the first of them
     source: Float[Tensor, "B D"]
     target: Float[Tensor, "B D"]
     stored: Float[Tensor, "B D"]  # the target as it stands in the dataset
+    sentence: Int64[Tensor, " B"]  # the target's number: equal for equal targets
     task: UInt8[Tensor, " B"]  # its place in dataset.TASKS
     corpus: UInt8[Tensor, " B"]  # its place in the dataset's corpora
 
@@ -100,6 +102,10 @@ class Feed:
     def train_rows(self) -> int:
         return len(self._splits["train"].source)
 
+    def rows(self, split: str) -> int:
+        """How many rows a *split* has."""
+        return len(self._splits[split].source)
+
     def steps_per_epoch(self, batch_size: int) -> int:
         """Batches in an epoch; the last one is filled up from the start of the epoch's order."""
         return -(-self.train_rows // batch_size)
@@ -128,16 +134,20 @@ class Feed:
         rows = self._splits[split]
         pieces = -(-len(rows.source) // batch_size)
         columns = (rows.source, rows.target, rows.task, rows.corpus)
+        first = 0
         for source, target, task, corpus in zip(
             *(column.tensor_split(pieces) for column in columns), strict=True
         ):
             yield Part(
+                first=first,
                 source=self._scaled(source, self._source_affine),
                 target=self._scaled(target, self._target_affine),
                 stored=self.table.gather(target).to(self.dtype),
+                sentence=target.to(self.device),
                 task=task,
                 corpus=corpus,
             )
+            first += len(source)
 
     def _batch(self, place: tuple[int, int], batch_size: int) -> tuple[Tensor, Tensor]:
         """Source and target (1, B, D) of the next step at *place*."""

@@ -3,21 +3,22 @@
 P trials, N weights of a trial, B samples, D embedding size.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from cubeopt.data import retrieval
 from cubeopt.data.dataset import TASKS
-from cubeopt.lattice.cube import Cube, Passage
+from cubeopt.lattice.cube import Cube
 from cubeopt.lattice.pack import Columns
-from cubeopt.training import losses
+from cubeopt.training import gating, losses, sampled
 from cubeopt.training.feed import Feed, Part
-from cubeopt.training.scale import Scale
-from cubeopt.trial import Expert, Task
+from cubeopt.training.gating import GateSums
+from cubeopt.training.sampled import Sample
+from cubeopt.trial import Task
 
 
 @torch.no_grad()
@@ -27,24 +28,41 @@ def evaluate(
     """The metrics of each trial on *split*, weighted by samples.
 
     fvu: squared errors over squared distances to the training mean (0 perfect, 1 the mean).
-    cosine: mean cosine of output and target. Both are of embeddings as they stand in the dataset,
-    whatever its normalisation, and where the feed has several tasks also by task: fvu/nli, ...
-    loss/...: each term of the loss, unweighted. usage/...: mean share of each expert in percent.
-    specialisation: mutual information of gate and cell in bits.
+    cosine: mean cosine of output and target. top1, mrr: how often, and how nearly, the output finds
+    its own target. effective_rank: along how many directions the outputs vary (see `sampled`).
+    These are of embeddings as they stand in the dataset, whatever its normalisation, and where the
+    feed has several tasks also by task: fvu/nli, ...
+    loss/...: each term of the loss, unweighted. steps: mean exchanges taken.
+    usage/..., gate_entropy, specialisation...: what the gates chose (see `gating`).
     """
     scale = feed.target_scale.to(feed.device)
+    places = retrieval.places(feed.rows(split))
     sums: dict[str, Tensor] = {}
+    gates: GateSums | None = None
+    samples: list[Sample] = []
     for part in feed.parts(split, cube.shape.batch_size):
         sources, targets = (x.expand(len(arena), -1, -1) for x in (part.source, part.target))
         passage = cube.forward(arena, sources, knobs.cube)
+        output = scale.undo(passage.output.double())
         each = losses.terms(passage, sources, targets, knobs.loss)
         rows = {f"loss/{name}": value.double() * len(sources[0]) for name, value in each.items()}
-        rows |= _gate_sums(passage, cube.shape.experts) | _sums(passage, part, scale, feed.tasks)
-        for name, value in rows.items():
-            sums[name] = sums[name] + value if name in sums else value
-    table = _ratios(sums, feed.tasks)
+        rows["steps"] = passage.steps.double().sum(1)
+        rows |= _sums(output, part, scale.mean, feed.tasks)
+        sums = {name: value + sums.get(name, 0.0) for name, value in rows.items()}
+        chosen = gating.sums(passage.gates, part.task, feed.tasks)
+        gates = chosen if gates is None else gates + chosen
+        samples.append(sampled.taken(output, part, places))
+    assert gates is not None, "a feed has rows in every split"
+    table = _ratios(sums, feed.tasks) | gating.metrics(gates, cube.shape.experts)
+    found = sampled.metrics(sampled.joined(samples), feed.tasks)
+    return [row | each for row, each in zip(_by_trial(table), found, strict=True)]
+
+
+def _by_trial(table: Mapping[str, Float[Tensor, " P"]]) -> list[dict[str, float]]:
     columns = {name: column.tolist() for name, column in table.items()}
-    return [{name: column[p] for name, column in columns.items()} for p in range(len(arena))]
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
 
 
 def _ratios(sums: dict[str, Tensor], tasks: Sequence[Task]) -> dict[str, Float[Tensor, " P"]]:
@@ -56,27 +74,18 @@ def _ratios(sums: dict[str, Tensor], tasks: Sequence[Task]) -> dict[str, Float[T
     return table | {name: total / samples[""] for name, total in sums.items()}
 
 
-def _gate_sums(passage: Passage, experts: Sequence[Expert]) -> dict[str, Float[Tensor, " P"]]:
-    """Sums over the samples of what the gates say, in float64."""
-    samples = passage.output.shape[1]
-    taken = passage.active.double().sum((1, 2)) * passage.gates.shape[3]
-    usage = passage.gates.double().sum((1, 3, 4)) / taken[:, None] * 100.0 * samples
-    information = losses.mutual_information(passage.gates, passage.active).double() / math.log(2.0)
-    return {
-        "specialisation": information * samples,
-        **{f"usage/{name}": usage[:, e] for e, name in enumerate(experts)},
-    }
-
-
 def _sums(
-    passage: Passage, part: Part, scale: Scale, tasks: Sequence[Task]
+    output: Float[Tensor, "P B D"],
+    part: Part,
+    mean: Float[Tensor, " D"],
+    tasks: Sequence[Task],
 ) -> dict[str, Float[Tensor, " P"]]:
     """Sums over the samples of what the outputs are like as embeddings, in float64."""
-    output, target = scale.undo(passage.output.double()), part.stored.double()
+    target = part.stored.double()
     one = torch.ones_like(output[:, :, 0])
     samples = {
         "errors": (output - target).square().sum(2),
-        "spread": (target - scale.mean).square().sum(1) * one,
+        "spread": (target - mean).square().sum(1) * one,
         "cosine": F.cosine_similarity(output, target[None], dim=-1),
         "samples": one,
     }

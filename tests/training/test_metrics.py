@@ -5,13 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cubeopt.data import retrieval
 from cubeopt.data.dataset import TASKS, Rows
+from cubeopt.training import gating, metrics, sampled
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import PackRun, TrialState
 from cubeopt.trial import Task
 
 from .conftest import CPU, spec, standardised, start, train
 
+OBJECTIVES = ("fvu", "cosine", "top1", "mrr", "effective_rank", "specialisation")
 TASK_SETS = [[Task.RECONSTRUCT], [Task.DIALOGUE], [Task.RECONSTRUCT, Task.DIALOGUE, Task.NLI]]
 
 
@@ -33,7 +36,7 @@ def test_the_objective_does_not_move_when_only_loss_weights_change(feed):
     after = start(feed, 1, {})
     after.fill(0, reweighted)
     first, second = (run.evaluate("validation")[0] for run in (before, after))
-    for name in ("fvu", "cosine", "specialisation", "usage/local"):
+    for name in (*OBJECTIVES, "gate_entropy", "specialisation/cell", "usage/local"):
         assert first[name] == second[name]
 
 
@@ -69,13 +72,80 @@ def test_fvu_and_cosine_are_those_of_the_stored_embeddings(dataset, tasks, norma
         assert found[f"cosine/{task}"] == pytest.approx(float(cosine[held].mean()), rel=1e-6)
 
 
+@pytest.mark.parametrize("limit", [4096, 9])
+@pytest.mark.parametrize("tasks", TASK_SETS)
+def test_retrieval_and_rank_are_those_of_the_split_in_one_piece(dataset, tasks, limit, monkeypatch):
+    monkeypatch.setattr(retrieval, "LIMIT", limit)
+    feed = Feed(dataset, tasks, CPU, torch.float64)
+    run = train(start(feed, 1, {0: spec()}), 12)
+    rows = dataset.rows(tasks, "validation")
+    output, target = outputs(run, feed, rows)
+    some = [k * len(output) // min(limit, len(output)) for k in range(min(limit, len(output)))]
+    output, target, task = output[some], target[some], rows.task[some]
+    likeness = torch.cosine_similarity(output[:, None], target[None], dim=2)
+    ranks = []
+    for row, own in enumerate(rows.target[some].tolist()):
+        others = {int(each): likeness[row, k] for k, each in enumerate(rows.target[some])}
+        right = others.pop(own)
+        ranks.append(1 + sum(bool(other >= right) for other in others.values()))
+    found = run.evaluate("validation")[0]
+    groups = {f"/{each}": task == TASKS.index(each) for each in tasks} if len(tasks) > 1 else {}
+    for name, held in {"": torch.ones_like(task, dtype=torch.bool), **groups}.items():
+        chosen = torch.tensor(ranks)[held].double()
+        assert found[f"top1{name}"] == pytest.approx(float((chosen == 1).double().mean()))
+        assert found[f"mrr{name}"] == pytest.approx(float((1.0 / chosen).mean()))
+        expected = sampled.effective_rank(output[held])
+        assert found[f"effective_rank{name}"] == pytest.approx(expected, rel=1e-6)
+    assert max(ranks) > 1
+    assert len([name for name in found if name.startswith("top1/")]) == len(groups)
+
+
+@pytest.mark.parametrize("tasks", TASK_SETS)
+def test_the_gates_of_a_split_are_judged_together(dataset, tasks):
+    feed = Feed(dataset, tasks, CPU, torch.float64)
+    run = train(start(feed, 1, {0: spec()}), 12)
+    rows = dataset.rows(tasks, "validation")
+    entered = feed.source_scale.apply(dataset.embeddings.double()[rows.source])
+    passage = run.cube.forward(run.arena, entered[None], run._knobs([0]).cube)
+    whole = gating.metrics(
+        gating.sums(passage.gates, rows.task, tasks), ["local", "functional", "distant"]
+    )
+    found = run.evaluate("validation")[0]
+    for name, value in whole.items():
+        assert found[name] == pytest.approx(float(value), rel=1e-9, abs=1e-12)
+    assert found["steps"] == pytest.approx(float(passage.steps.double().mean()))
+
+
+def test_a_trial_in_a_pack_has_the_metrics_it_has_alone(dataset):
+    feed = Feed(dataset, TASK_SETS[-1], CPU, torch.float64)
+    run = train(start(feed, 3, {p: spec(seed=p) for p in range(3)}), 12)
+    arena = run.arena.clone()
+    arena[1, 5] = torch.nan
+    together = metrics.evaluate(run.cube, arena, feed, run._knobs([0, 1, 2]), "test")
+    for p in (0, 2):
+        (alone,) = metrics.evaluate(run.cube, arena[[p]], feed, run._knobs([p]), "test")
+        assert set(together[p]) == set(alone)
+        assert together[p] == pytest.approx(alone, rel=1e-9, abs=1e-12)
+    assert not any(together[1][name] == together[1][name] for name in ("fvu", "effective_rank"))
+
+
+def test_a_task_without_rows_in_the_sample_has_no_retrieval(dataset, monkeypatch):
+    monkeypatch.setattr(retrieval, "LIMIT", 2)
+    feed = Feed(dataset, TASK_SETS[-1], CPU, torch.float64)
+    row = start(feed, 1, {0: spec()}).evaluate("validation")[0]
+    assert {name for name in row if name.startswith("top1")} == {
+        *("top1", "top1/reconstruct", "top1/dialogue")
+    }
+    assert "fvu/nli" in row
+
+
 def test_metrics_do_not_depend_on_the_pieces_a_split_is_taken_in(dataset):
     feed = Feed(dataset, [Task.DIALOGUE, Task.NLI], CPU, torch.float64)
     found = []
     for batch_size in (5, 24):
         each = spec(batch_size=batch_size)
         found.append(start(feed, 1, {0: each}).evaluate("validation")[0])
-    for name in ("fvu", "cosine", "fvu/nli", "cosine/dialogue", "loss/reconstruction"):
+    for name in (*OBJECTIVES, "fvu/nli", "mrr/dialogue", "loss/reconstruction", "gate_entropy"):
         assert found[0][name] == pytest.approx(found[1][name], rel=1e-10)
 
 
@@ -91,3 +161,4 @@ def test_predicting_the_mean_has_an_fvu_near_one(feed):
     run.arena.zero_()
     row = run.evaluate("validation")[0]
     assert row["fvu"] == pytest.approx(1.0)
+    assert row["effective_rank"] == 0.0
