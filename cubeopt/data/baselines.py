@@ -1,28 +1,44 @@
-"""What simple predictors reach on a dataset's validation split.
+"""What simple predictors reach on a split of a dataset.
 
-In the metric of the study: fvu, the fraction of variance unexplained, is the sum of squared errors
+In the metrics of a trial: fvu, the fraction of variance unexplained, is the sum of squared errors
 over the sum of squared distances of the targets to their *training* mean (0 is perfect); cosine is
-the mean cosine of prediction and target (1 is perfect).
+the mean cosine of prediction and target (1 is perfect); top1 and mrr say whether a prediction finds
+its own target among those of the split (see `retrieval`; 1 is perfect).
 
 Shapes: N rows, D embedding, K principal components.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from cubeopt.data import retrieval
 from cubeopt.data.dataset import Dataset
 from cubeopt.errors import DataError
 from cubeopt.trial import Task
 
 _TO_ITSELF = (Task.RECONSTRUCT, Task.SENTIMENT)
-_NAMES = ("mean", "identity", "pca")
 _CHUNK = 8192  # rows held in float64 at a time
+
+Predictor = Callable[[Float[Tensor, "N D"]], Float[Tensor, "N D"]]  # from sources
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good predictions are on a split; fvu is NaN where the targets do not vary."""
+
+    fvu: float
+    cosine: float
+    top1: float
+    mrr: float
+
+
+METRICS = ("fvu", "cosine", "top1", "mrr")
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,96 @@ class Baselines:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """Predictors by name, fitted on the training rows."""
+
+    target_mean: Float[Tensor, " D"]
+    pca_width: int
+    predictors: Mapping[str, Predictor]
+
+
+def baselines(
+    dataset: Dataset, tasks: Sequence[Task], pca_width: int, metric: str = "fvu"
+) -> Baselines:
+    """Fit on the training rows of *tasks*, all together, and measure on their validation rows."""
+    fitted = fit(dataset, tasks, pca_width)
+    found = scores(dataset, tasks, "validation", fitted.target_mean, fitted.predictors)
+    if math.isnan(found["mean"].fvu):
+        raise DataError(
+            f"{dataset.folder}: the validation targets of {', '.join(tasks)} do not vary, "
+            "so there is nothing to explain"
+        )
+    values: dict[str, float] = {name: getattr(score, metric) for name, score in found.items()}
+    return Baselines(values["mean"], values.get("identity"), values["pca"], fitted.pca_width)
+
+
+def is_paired(tasks: Sequence[Task]) -> bool:
+    """Whether some of *tasks* ask for another sentence than they give."""
+    return any(task not in _TO_ITSELF for task in tasks)
+
+
+def fit(dataset: Dataset, tasks: Sequence[Task], pca_width: int) -> Fitted:
+    """The mean, PCA and, where source and target differ, the copy of the source.
+
+    Where each sentence is asked back, *pca* is PCA itself: project and back. Where another one is
+    asked for, it is PCA of the inputs and then least squares from the components to the targets.
+    """
+    assert pca_width > 0, "a bottleneck has at least one number"
+    linear = _fit(dataset, tasks, pca_width)
+    predictors: dict[str, Predictor] = {
+        "mean": lambda source: linear.target_mean.expand_as(source),
+        "pca": lambda source: (
+            linear.target_mean + (source - linear.input_mean) @ linear.encode @ linear.decode
+        ),
+    }
+    if is_paired(tasks):
+        predictors["identity"] = lambda source: source
+    return Fitted(linear.target_mean, linear.encode.shape[1], predictors)
+
+
+def scores(
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    split: str,
+    target_mean: Float[Tensor, " D"],
+    predictors: Mapping[str, Predictor],
+) -> dict[str, Score]:
+    """What each of *predictors* reaches on the rows of *tasks* in *split*."""
+    spread, rows = 0.0, 0
+    errors, cosines = dict.fromkeys(predictors, 0.0), dict.fromkeys(predictors, 0.0)
+    for source, target in _chunks(dataset, tasks, split):
+        spread += _squares(target - target_mean)
+        rows += len(target)
+        for name, predict in predictors.items():
+            prediction = predict(source)
+            errors[name] += _squares(target - prediction)
+            cosines[name] += float(F.cosine_similarity(prediction, target, dim=1).sum())
+    ranks = _ranks(dataset, tasks, split, predictors)
+    return {
+        name: Score(
+            fvu=errors[name] / spread if spread > 0 else math.nan,
+            cosine=cosines[name] / rows,
+            top1=retrieval.top1(ranks[name]),
+            mrr=retrieval.mrr(ranks[name]),
+        )
+        for name in predictors
+    }
+
+
+def _ranks(
+    dataset: Dataset, tasks: Sequence[Task], split: str, predictors: Mapping[str, Predictor]
+) -> dict[str, Int64[Tensor, " K"]]:
+    """Of the rows of *split* on which trials are judged, too, and as precisely."""
+    rows = dataset.rows(tasks, split)
+    places = retrieval.places(len(rows))
+    source, target = (_embedded(dataset, side[places]) for side in (rows.source, rows.target))
+    return {
+        name: retrieval.ranks(predict(source).float(), target.float(), rows.target[places])
+        for name, predict in predictors.items()
+    }
+
+
+@dataclass(frozen=True)
 class _Linear:
     """Target from input: through K numbers, best in squares on the training rows."""
 
@@ -43,51 +149,6 @@ class _Linear:
     target_mean: Float[Tensor, " D"]
     encode: Float[Tensor, "D K"]
     decode: Float[Tensor, "K D"]
-
-
-def baselines(
-    dataset: Dataset,
-    tasks: Sequence[Task],
-    pca_width: int,
-    metric: Literal["fvu", "cosine"] = "fvu",
-) -> Baselines:
-    """Fit on the training rows of *tasks*, all together, and measure on their validation rows.
-
-    Where each sentence is asked back, *pca* is PCA itself: project and back. Where another one is
-    asked for, it is PCA of the inputs and then least squares from the components to the targets.
-    """
-    assert pca_width > 0, "a bottleneck has at least one number"
-    fit = _fit(dataset, tasks, pca_width)
-    spread, rows = 0.0, 0
-    errors, cosines = dict.fromkeys(_NAMES, 0.0), dict.fromkeys(_NAMES, 0.0)
-    for source, target in _chunks(dataset, tasks, "validation"):
-        spread += _squares(target - fit.target_mean)
-        rows += len(target)
-        for name, prediction in _predictions(fit, source).items():
-            errors[name] += _squares(target - prediction)
-            cosines[name] += float(F.cosine_similarity(prediction, target, dim=1).sum())
-    if not spread > 0:
-        raise DataError(
-            f"{dataset.folder}: the validation targets of {', '.join(tasks)} do not vary, "
-            "so there is nothing to explain"
-        )
-    paired = any(task not in _TO_ITSELF for task in tasks)
-    sums, count = (errors, spread) if metric == "fvu" else (cosines, rows)
-    return Baselines(
-        mean=sums["mean"] / count,
-        identity=sums["identity"] / count if paired else None,
-        pca=sums["pca"] / count,
-        pca_width=fit.encode.shape[1],
-    )
-
-
-def _predictions(fit: _Linear, source: Float[Tensor, "N D"]) -> dict[str, Float[Tensor, "N D"]]:
-    components = (source - fit.input_mean) @ fit.encode
-    return {
-        "mean": fit.target_mean.expand_as(source),
-        "identity": source,
-        "pca": fit.target_mean + components @ fit.decode,
-    }
 
 
 def _squares(difference: Float[Tensor, "N D"]) -> float:

@@ -16,6 +16,10 @@ from cubeopt.report.summary import Row, Summary
 _AXIS = {
     "fvu": "fvu: fraction of variance unexplained (0 perfect, 1 the mean)",
     "cosine": "cosine to the target (1 perfect)",
+    "top1": "top1: outputs that find their own target (1 perfect)",
+    "mrr": "mrr: mean reciprocal rank of the own target (1 perfect)",
+    "effective_rank": "effective_rank: directions along which the outputs vary",
+    "specialisation": "specialisation: bits the gate's choice tells of cell, sample and step",
 }
 _OF_A_ROW = frozenset({"number", "state", "kind", "epoch", "value", "test_value", "attempts"})
 

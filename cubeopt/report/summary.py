@@ -15,6 +15,7 @@ from cubeopt.db.tables import EndClass, RunKind, RunState
 from cubeopt.search.study import Rungs, better
 
 Row = dict[str, Any]
+_OF_RANKS = frozenset({"top1", "mrr"})  # take few values: different trials may well have the same
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def _warnings(study: StudyRecord, runs: Sequence[RunRecord], best: Best | None) 
     ordered = _ordered(runs)
     return [
         *_no_better_than_mean(study, ordered, best),
-        *_identical(ordered),
+        *(() if study.metric in _OF_RANKS else _identical(ordered)),
         *_ended_badly(ordered),
     ]
 

@@ -19,7 +19,15 @@ from cubeopt.errors import ConfigError, StudyError
 from cubeopt.search import configuration
 from cubeopt.trial import TrialSpec
 
-DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"fvu": "minimize", "cosine": "maximize"}
+Metric = Literal["fvu", "cosine", "top1", "mrr", "effective_rank", "specialisation"]
+DIRECTIONS: dict[Metric, Literal["minimize", "maximize"]] = {
+    "fvu": "minimize",  # fraction of variance unexplained
+    "cosine": "maximize",  # of output and target
+    "top1": "maximize",  # share of the outputs that find their own target in the split
+    "mrr": "maximize",  # mean reciprocal rank of the own target
+    "effective_rank": "maximize",  # directions along which the outputs vary
+    "specialisation": "maximize",  # bits that the gate's choice tells of cell, sample and step
+}
 _NEVER_SEARCHED = frozenset(
     {
         *("dataset", "task", "epochs", "embedding_size", "data_seed"),
@@ -76,7 +84,7 @@ class Range(_Section):
 class Objective(_Section):
     """The validation metric that decides; no searched knob scales it."""
 
-    metric: Literal["fvu", "cosine"] = "fvu"
+    metric: Metric = "fvu"
 
     @property
     def direction(self) -> Literal["minimize", "maximize"]:

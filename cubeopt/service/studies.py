@@ -1,9 +1,11 @@
 """Create a study: check its data, compute its baselines, write it to both sets of tables."""
 
 from dataclasses import asdict
+from typing import Any
 
 from cubeopt import provenance
 from cubeopt.data import baselines, dataset
+from cubeopt.data.dataset import Dataset
 from cubeopt.db import records
 from cubeopt.db.engine import Engine, optuna_url
 from cubeopt.db.records import StudyRecord
@@ -28,9 +30,6 @@ def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
     check_rows(loaded, base.plan.task)
     with mirror.translated():
         mirror.check_free(optuna_url(engine), spec.name)
-    found = baselines.baselines(
-        loaded, base.plan.task, base.shape.face_cells, spec.objective.metric
-    )
     record = records.create_study(
         engine,
         name=spec.name,
@@ -40,7 +39,7 @@ def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
         dataset=base.plan.dataset,
         dataset_fingerprint=loaded.fingerprint,
         dataset_rows=loaded.counts(base.plan.task),
-        baselines=asdict(found),
+        baselines=_baselines(loaded, spec),
         code_version=provenance.code_version(),
     )
     with mirror.translated():
@@ -60,6 +59,14 @@ def existing(engine: Engine, spec: StudySpec) -> StudyRecord | None:
             "give this one another name with --name"
         )
     return record
+
+
+def _baselines(loaded: Dataset, spec: StudySpec) -> dict[str, Any]:
+    """In the study's metric; none where it says nothing of a predictor without a cube."""
+    base, metric = spec.base_trial, spec.objective.metric
+    if metric not in baselines.METRICS:
+        return {}
+    return asdict(baselines.baselines(loaded, base.plan.task, base.shape.face_cells, metric))
 
 
 def _check_shapes(spec: StudySpec) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cubeopt.data import baselines as module
-from cubeopt.data import dataset
+from cubeopt.data import dataset, retrieval
 from cubeopt.data.baselines import baselines
 from cubeopt.data.building import unify
 from cubeopt.data.dataset import TASKS, Dataset
@@ -158,3 +158,49 @@ def test_cosines_are_means_over_the_validation_rows(held: Dataset, tasks: list[T
         assert found.pca == pytest.approx(1.0)  # all components: nothing is lost
     else:
         assert found.identity == pytest.approx(float(cosine(unseen, wanted, dim=1).mean()))
+
+
+@pytest.mark.parametrize("limit", [retrieval.LIMIT, 11])
+@pytest.mark.parametrize("tasks", [DIALOGUE, BOTH])
+def test_retrieval_is_among_the_distinct_targets_of_the_split(
+    held: Dataset, tasks: list[Task], limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval, "LIMIT", limit)
+    rows = held.rows(tasks, "validation")
+    some = retrieval.places(len(rows))
+    unseen, wanted = (each[some] for each in _split(held, tasks, "validation"))
+    sentence = rows.target[some].tolist()
+    mean = _split(held, tasks, "train")[1].mean(0)
+    for name, guess in {"identity": unseen, "mean": mean.expand_as(unseen)}.items():
+        likeness = torch.cosine_similarity(guess[:, None], wanted[None], dim=2)
+        ranks = []
+        for row, own in enumerate(sentence):
+            others = dict(zip(sentence, likeness[row].tolist(), strict=True))
+            right = others.pop(own)
+            ranks.append(1 + sum(other >= right for other in others.values()))
+        for metric, values in {
+            "top1": [float(rank == 1) for rank in ranks],
+            "mrr": [1.0 / rank for rank in ranks],
+        }.items():
+            found = getattr(baselines(held, tasks, 4, metric), name)
+            assert found == pytest.approx(sum(values) / len(values), abs=1e-12)
+
+
+def test_all_components_find_every_sentence(held: Dataset) -> None:
+    for metric in ("top1", "mrr"):
+        found = baselines(held, RECONSTRUCT, 24, metric)
+        assert (found.pca, found.identity) == (1.0, None)
+        assert found.mean < 0.2
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_predictors_are_measured_on_any_split(held: Dataset, split: str) -> None:
+    fitted = module.fit(held, BOTH, 5)
+    found = module.scores(held, BOTH, split, fitted.target_mean, fitted.predictors)
+    source, target = _split(held, BOTH, split)
+    assert set(found) == {"mean", "identity", "pca"}
+    expected = _fvu(target, source, fitted.target_mean)
+    assert found["identity"].fvu == pytest.approx(expected, abs=1e-12)
+    assert found["identity"].cosine == pytest.approx(
+        float(torch.cosine_similarity(source, target, dim=1).mean())
+    )

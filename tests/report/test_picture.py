@@ -12,6 +12,7 @@ from cubeopt.db.tables import RunState
 from cubeopt.report import picture as pictures
 from cubeopt.report.picture import Picture, Stroke, picture
 from cubeopt.report.summary import Records, curves, summarize, trial_rows
+from cubeopt.search.study import DIRECTIONS
 
 COMPLETE, PRUNED, RUNNING = RunState.COMPLETE, RunState.PRUNED, RunState.RUNNING
 
@@ -127,6 +128,15 @@ def test_the_title_and_the_subtitle_say_what_is_seen(story: Any) -> None:
     assert "best: trial 0, full run of 3 epochs, fvu 0.6000, test split 0.6100" in shown.subtitle
     up = _picture(story.records(direction="maximize", metric="cosine"))
     assert up.title == "Study quickstart: cosine on the validation split, higher is better"
+
+
+def test_every_objective_has_an_axis_in_words_and_needs_no_baselines(story: Any) -> None:
+    story.short(0, [1.2, 1.7], COMPLETE)
+    for metric, direction in DIRECTIONS.items():
+        shown = _picture(story.records(direction=direction, metric=metric, baselines={}))
+        assert shown.axis.startswith(metric)
+        assert len(shown.axis) > len(metric)
+        assert shown.levels == []
 
 
 def test_an_empty_study_says_what_to_do(story: Any) -> None:

@@ -136,6 +136,12 @@ def test_it_warns_of_different_trials_with_the_same_bits(story: Any) -> None:
     assert repr(value) in warning
 
 
+@pytest.mark.parametrize("metric", ["top1", "mrr"])
+def test_a_metric_of_ranks_may_well_repeat(story: Any, metric: str) -> None:
+    story.short(0, [1.5], COMPLETE).short(1, [1.5], COMPLETE)
+    assert _summary(story.records(metric=metric, direction="maximize")).warnings == []
+
+
 def test_the_same_trial_twice_may_have_the_same_bits(story: Any) -> None:
     params = {"learning_rate": 0.1}
     story.short(0, [0.5], COMPLETE, params=params).short(1, [0.5], COMPLETE, params=params)

@@ -30,6 +30,23 @@ def test_what_is_not_said_has_its_default() -> None:
     assert spec.base_trial == trial.TrialSpec()
 
 
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [
+        ("fvu", "minimize"),
+        *((name, "maximize") for name in ("cosine", "top1", "mrr")),
+        *((name, "maximize") for name in ("effective_rank", "specialisation")),
+    ],
+)
+def test_an_objective_has_its_direction(metric: str, direction: str) -> None:
+    assert study.parse(_content(objective={"metric": metric}), "s").objective.direction == direction
+
+
+def test_a_metric_that_a_weight_scales_is_no_objective() -> None:
+    with pytest.raises(StudyError, match=r"s: objective\.metric: Input should be 'fvu', 'cosine'"):
+        study.parse(_content(objective={"metric": "loss/total"}), "s")
+
+
 def test_a_study_is_the_same_after_its_way_through_the_storage() -> None:
     content = _content(
         base={"lattice_size": [4, 4, 4], "learning_rate": 0.1},

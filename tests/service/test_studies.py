@@ -56,6 +56,12 @@ def test_a_study_stands_in_both_sets_of_tables_with_its_data_and_baselines(engin
     assert study.parse(record.spec, "stored") == study.parse(record.spec, "stored")
 
 
+def test_baselines_are_in_the_metric_of_the_study_where_it_speaks_of_them(create):
+    found = create(name="found", objective={"metric": "top1"}).baselines
+    assert 0.0 < found["mean"] < found["pca"] <= 1.0
+    assert create(name="spread", objective={"metric": "effective_rank"}).baselines == {}
+
+
 @pytest.mark.usefixtures("nothing_made")
 def test_a_dataset_that_is_not_there_is_named(changed_base):
     with pytest.raises(DataError, match=r"data/nosuch: no dataset there; make one with: cubeopt"):
