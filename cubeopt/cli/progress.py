@@ -1,4 +1,4 @@
-"""What a person sees while a worker or a training runs."""
+"""What a person sees while a worker runs."""
 
 import time
 from types import TracebackType
@@ -18,7 +18,6 @@ from cubeopt.db import records
 from cubeopt.db.engine import Engine
 from cubeopt.db.tables import RunState, StudyState
 from cubeopt.search import study as study_file
-from cubeopt.service.experiment import Progress as Trained
 from cubeopt.service.worker import Event, Happening
 
 _LOOK_SECONDS = 2.0  # between two looks at how far the studies are
@@ -111,52 +110,3 @@ class WorkerScreen:
             if record.id not in self._bars:
                 self._bars[record.id] = self._progress.add_task(record.name, total=total)
             self._progress.update(self._bars[record.id], completed=ended)
-
-
-class TrainScreen:
-    """A bar with the live loss; on a plain stream a line an epoch."""
-
-    def __init__(self, console: Console, name: str) -> None:
-        self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("batches  {task.fields[facts]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._bar = self._progress.add_task(name, total=None, facts="")
-
-    def __enter__(self) -> "TrainScreen":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-    def tell(self, trained: Trained) -> None:
-        """Show where the training stands."""
-        facts = f"loss {number(trained.loss)}"
-        self._progress.update(
-            self._bar, completed=trained.step, total=trained.total_steps, facts=facts
-        )
-        if trained.metrics is None:
-            return
-        usage = "validation/usage/"
-        parts = [f"epoch {trained.epoch}:", f"loss {trained.loss:.4f}"]
-        for name, value in trained.metrics.items():
-            if value is None:
-                continue
-            if name.startswith(("validation/fvu", "validation/cosine")):  # and of each task
-                parts.append(f"{name.removeprefix('validation/')} {value:.4f}")
-            elif name.startswith(usage):
-                parts.append(f"{name.removeprefix(usage)} {value:4.1f}%")
-        self._console.print("  ".join(parts), markup=False, highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import socket
 import sys
 import threading
@@ -12,7 +13,7 @@ import typer
 
 from cubeopt import settings
 from cubeopt.cli.options import Cpu, Gpu, Json, Storage, check_device, connected, stopping
-from cubeopt.cli.printing import error_console, number, print_json, say
+from cubeopt.cli.printing import error_console, print_json, say
 from cubeopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ def train(
 ) -> None:
     """Train one configuration to its last epoch. Without --gpu it trains on the CPU.
 
+    It ends with the result beside the baselines on the same rows, and with what was found in the
+    course of the training: whether it converged, overfitted, or left an expert unused.
     Stopped by Ctrl-C or SIGTERM it leaves a checkpoint and exit code 130; --resume goes on from
     there to the same numbers.
     """
@@ -160,7 +163,7 @@ def train(
     from cubeopt.training import device as devices
 
     chosen = devices.prepare(gpu)
-    from cubeopt.cli.progress import TrainScreen
+    from cubeopt.cli.training import TrainScreen, print_report
     from cubeopt.service import experiment
 
     request = experiment.Request(config, name, chosen, resume, force)
@@ -168,14 +171,14 @@ def train(
     with stopping() as stop, TrainScreen(error_console(), name) as screen:
         result = experiment.train(request, loaded, _provenance(chosen), stop, screen.tell)
     if result is None:
-        print(f"cubeopt: stopped; continue with --resume ({name})", file=sys.stderr)
+        folder = loaded.experiments_dir / name / "checkpoints"
+        print(f"cubeopt: stopped; the newest checkpoint is in {folder}", file=sys.stderr)
+        print(f"cubeopt: continue with: {_again(config, name, gpu, force)}", file=sys.stderr)
         raise typer.Exit(130)
     if as_json:
         print_json(result.as_json())
-        return
-    tested = result.metrics.get(f"test/{result.metric}")
-    say(f"{result.metric} {_shown(result.value)} on validation, {_shown(tested)} on test")
-    say(f"checkpoint {result.checkpoint}")
+    else:
+        print_report(name, result)
 
 
 def dashboard(
@@ -239,5 +242,8 @@ def _provenance(device: "torch.device") -> dict[str, Any]:
     }
 
 
-def _shown(value: float | None) -> str:
-    return "-" if value is None else number(value)
+def _again(config: Path, name: str, gpu: int | None, force: bool) -> str:
+    """The command that continues a training."""
+    words = ["cubeopt", "train", "--config", str(config), "--experiment-name", name, "--resume"]
+    words += [] if gpu is None else ["--gpu", str(gpu)]
+    return shlex.join([*words, *(["--force"] if force else [])])

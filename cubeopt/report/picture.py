@@ -208,7 +208,7 @@ def _placed(
 ) -> list[Level]:
     """Labels above their lines, but below where the next line or the curves are too near."""
     by_value = sorted(levels, key=lambda level: level[1])
-    higher = [value for _, value in by_value[1:]] + [math.inf]
+    higher = [*(value for _, value in by_value), math.inf][1:]
     placed = []
     for (label, value), above in zip(by_value, higher, strict=True):
         over = sum(0 <= each - value < 0.06 * span for each in nearby)

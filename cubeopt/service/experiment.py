@@ -4,14 +4,15 @@ experiments/NAME/
   config.yaml      the whole configuration, as it was resolved
   metrics.jsonl    one line per epoch
   checkpoints/     step_00000480/ ...
-  result.json      metric, value, epochs, checkpoint, metrics: written at the end
+  result.json      what came out, beside the baselines and what was found: written at the end
 """
 
 import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,13 +24,16 @@ from cubeopt.data import dataset
 from cubeopt.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cubeopt.search import configuration
 from cubeopt.search.study import DIRECTIONS
+from cubeopt.service.yardsticks import Yardstick, yardsticks
 from cubeopt.settings import Settings
 from cubeopt.training import checkpoint
+from cubeopt.training.diagnosis import Finding, diagnose
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import EpochEnd, PackRun, TrialState
 from cubeopt.trial import TrialSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an experiment, and of its folder
+_TRAIN = "train/"  # begins the names of the training's own numbers in an epoch's row
 _SLOT = 0  # the trial's place; idle slots fill the pack to the width of the run it repeats
 
 
@@ -49,10 +53,14 @@ class Progress:
     """Where the training stands."""
 
     epoch: int  # ended
+    epochs: int
     step: int
     total_steps: int
-    loss: float  # weighted, mean over the current epoch's batches
+    numbers: Mapping[str, float | None]  # of the training: means over the current epoch's batches
+    samples_per_second: float  # since this call began, validations included
+    seconds_left: float  # at this pace
     metrics: Mapping[str, float | None] | None = None  # at the end of an epoch
+    findings: Sequence[Finding] = ()  # that this epoch is the first to show
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,10 @@ class Result:
     value: float | None
     epochs: int
     checkpoint: str
+    log: str  # a line for each epoch
     metrics: dict[str, float | None]
+    baselines: list[Yardstick]
+    findings: list[Finding]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,24 +98,56 @@ def train(
     experiment = _Experiment(folder, run, spec, provenance)
     experiment.open(request.resume)
     total_steps = spec.plan.epochs * run.steps_per_epoch
+    pace = _Pace(run, spec)
     while (step := run.steps_done(_SLOT)) < total_steps:
         if stop.is_set():
             experiment.stop()
             return None
         ends = run.step()
-        step += 1
         if ends:
-            row = experiment.epoch_ended(ends[0])
-            tell(Progress(ends[0].epoch, step, total_steps, row["train/loss/total"], row))
+            row, found = experiment.epoch_ended(ends[0])
+            numbers = {
+                name.removeprefix(_TRAIN): x for name, x in row.items() if name.startswith(_TRAIN)
+            }
+            tell(pace.progress(numbers, row, found))
             if ends[0].diverged:
                 raise DivergedError(
                     f"training diverged in epoch {ends[0].epoch}: a metric is NaN or infinite; "
                     "lower learning_rate or gradient_clip"
                 )
-        elif step % spec.plan.log_interval == 0:
-            epoch = step // run.steps_per_epoch
-            tell(Progress(epoch, step, total_steps, run.running_loss(_SLOT)))
+        elif (step + 1) % spec.plan.log_interval == 0:
+            tell(pace.progress(run.running(_SLOT)))
     return experiment.finish(metric)
+
+
+class _Pace:
+    """How fast this call trains."""
+
+    def __init__(self, run: PackRun, spec: TrialSpec) -> None:
+        self._run, self._spec = run, spec
+        self._first, self._started = run.steps_done(_SLOT), time.perf_counter()
+
+    def progress(
+        self,
+        numbers: Mapping[str, float | None],
+        metrics: Mapping[str, float | None] | None = None,
+        findings: Sequence[Finding] = (),
+    ) -> Progress:
+        """Where the training stands now."""
+        step, epochs = self._run.steps_done(_SLOT), self._spec.plan.epochs
+        total = epochs * self._run.steps_per_epoch
+        seconds = (time.perf_counter() - self._started) / (step - self._first)
+        return Progress(
+            epoch=step // self._run.steps_per_epoch,
+            epochs=epochs,
+            step=step,
+            total_steps=total,
+            numbers=numbers,
+            samples_per_second=self._spec.shape.batch_size / seconds,
+            seconds_left=(total - step) * seconds,
+            metrics=metrics,
+            findings=findings,
+        )
 
 
 class _Experiment:
@@ -119,6 +162,7 @@ class _Experiment:
         self._folder, self._run, self._spec = folder, run, spec
         self._provenance = dict(provenance)
         self._row: dict[str, float | None] = {}  # of the last epoch
+        self._rows: list[dict[str, float | None]] = []  # of all epochs, numbered, as in the log
         self._border: TrialState = run.fresh(spec)  # where it ended
 
     @property
@@ -142,7 +186,7 @@ class _Experiment:
         if not resume:
             content = {configuration.TRAINING_SECTION: self._spec.flat()}
             configuration.write(content, self._folder / "config.yaml")
-            self._keep_rows(0)
+            self._rows = self._kept_rows(0)
             self._run.fill(_SLOT, self._border)
             return
         state, facts = checkpoint.load(saved[-1], self._run.cube.layout)
@@ -158,21 +202,22 @@ class _Experiment:
                 f"{saved[-1]} was trained at pack width {facts.pack_width}, the config asks for "
                 f"{self._run.width}"
             )
-        self._keep_rows(facts.epoch)
+        self._rows = self._kept_rows(facts.epoch)
         self._row, self._border = dict(facts.metrics), state
         self._run.fill(_SLOT, state)
 
-    def epoch_ended(self, end: EpochEnd) -> dict[str, Any]:
-        """Write the epoch's line, and its checkpoint when one is due."""
+    def epoch_ended(self, end: EpochEnd) -> tuple[dict[str, float | None], list[Finding]]:
+        """Write the epoch's line, and its checkpoint when one is due; what it is first to show."""
         row = checkpoint.finite(end.metrics)
+        self._rows.append({"epoch": end.epoch, **row})
         self._row, self._border = row, self._run.state(_SLOT)
         with _writing(self._log), self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": end.epoch, **row}) + "\n")
+            file.write(json.dumps(self._rows[-1]) + "\n")
         plan = self._spec.plan
         due = end.epoch % plan.save_checkpoint_every == 0 or end.epoch == plan.epochs
         if due and not end.diverged:
             self._save()
-        return row
+        return row, [each for each in diagnose(self._rows) if each.first == end.epoch]
 
     def stop(self) -> None:
         """Leave a checkpoint of the last whole epoch, if it has none yet."""
@@ -195,15 +240,19 @@ class _Experiment:
         checkpoint.save(self._path, self._border, self._run.cube.layout, feed, facts)
 
     def finish(self, metric: str) -> Result:
-        """Test once, and write what came out."""
+        """Test once, measure the baselines on the same rows, and write what came out."""
         tested = checkpoint.finite(self._run.evaluate("test")[_SLOT])
         metrics = {**self._row, **{f"test/{name}": value for name, value in tested.items()}}
+        feed = self._run.feed
         result = Result(
             metric=metric,
             value=metrics[f"validation/{metric}"],
             epochs=self._spec.plan.epochs,
             checkpoint=str(self._path),
+            log=str(self._log),
             metrics=metrics,
+            baselines=yardsticks(feed.dataset, feed.tasks, self._spec.shape.face_cells),
+            findings=diagnose(self._rows),
         )
         draft = self._folder / ".result.json"
         with _writing(draft):
@@ -211,13 +260,17 @@ class _Experiment:
             os.replace(draft, self._folder / "result.json")
         return result
 
-    def _keep_rows(self, epoch: int) -> None:
-        """Forget the lines after *epoch*, the last of which may be half: they come again."""
+    def _kept_rows(self, epoch: int) -> list[dict[str, float | None]]:
+        """The log up to *epoch*; later lines, the last of which may be half, come again."""
         with _writing(self._log):
             text = self._log.read_text(encoding="utf-8") if self._log.exists() else ""
             lines = text.splitlines(keepends=True)[:epoch]
-            kept = "".join(line for line in lines if line.endswith("\n"))
-            self._log.write_text(kept, encoding="utf-8")
+            kept = [line for line in lines if line.endswith("\n")]
+            self._log.write_text("".join(kept), encoding="utf-8")
+        try:
+            return [json.loads(line) for line in kept]
+        except ValueError as error:
+            raise CheckpointError(f"{self._log} is damaged: {error}") from error
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 P slots, G of them in one pass, N weights of a trial, K terms of the loss.
 """
 
-import math
 import resource
 import sys
 import time
@@ -19,6 +18,7 @@ from cubeopt.lattice.cube import Cube
 from cubeopt.lattice.pack import Columns, columns, computes_together
 from cubeopt.training import losses, metrics, optim, schedules
 from cubeopt.training.feed import Feed
+from cubeopt.training.utilisation import Meter
 from cubeopt.trial import CubeShape, TrialSpec
 
 
@@ -78,6 +78,7 @@ class PackRun:
             *(f"gradient_norm/{module}" for module in layout.modules),
         ]
         self.steps_per_epoch = feed.steps_per_epoch(shape.batch_size)
+        self._meter = Meter(feed.device)
 
     @property
     def free(self) -> list[int]:
@@ -133,10 +134,12 @@ class PackRun:
         """Batches that the trial in *slot* has seen."""
         return self._held(slot).step
 
-    def running_loss(self, slot: int) -> float:
-        """Mean weighted loss of *slot* over the batches of its current epoch so far."""
+    def running(self, slot: int) -> dict[str, float]:
+        """The training numbers of *slot*, means over the batches of its current epoch so far."""
         held = self._held(slot)
-        return math.nan if held.sums is None else float(held.sums[0]) / held.batches
+        if held.sums is None:
+            return {}
+        return dict(zip(self._names, (held.sums / held.batches).tolist(), strict=True))
 
     def evaluate(
         self, split: str, slots: Sequence[int] | None = None
@@ -201,22 +204,27 @@ class PackRun:
             if held is None:
                 rows.append((0.0, 0.0, 1.0, 1.0, 1.0))
                 continue
-            knobs, total = held.spec.optim, held.spec.plan.epochs * self.steps_per_epoch
-            rate = knobs.learning_rate * schedules.multiplier(knobs, held.step, total)
+            knobs, rate = held.spec.optim, self._rate(held, held.step)
             corrections = optim.corrections(held.step + 1)
             rows.append((rate, knobs.weight_decay, knobs.gradient_clip, *corrections))
         columns = torch.tensor(rows, dtype=self.arena.dtype, device=self.arena.device)
         names = ("rate", "decay", "limit", "of_mean", "of_square")
         return {name: columns[:, index] for index, name in enumerate(names)}
 
+    def _rate(self, held: _Slot, step: int) -> float:
+        """The learning rate of a trial at *step*."""
+        knobs, total = held.spec.optim, held.spec.plan.epochs * self.steps_per_epoch
+        return knobs.learning_rate * schedules.multiplier(knobs, step, total)
+
     def _epoch_ends(self, ended: list[int]) -> list[EpochEnd]:
         """Close the epoch of the slots *ended*; those with a validation due are validated."""
         epochs = {index: self._held(index).step // self.steps_per_epoch for index in ended}
         due = [index for index in ended if _validates(self._held(index).spec, epochs[index])]
         validated = self.evaluate("validation", due)
+        used = self._meter.read()
         ends = []
         for index in ended:
-            row = self._training_row(index)
+            row = self._training_row(index) | used
             if index in due:
                 row |= {f"validation/{name}": x for name, x in validated[index].items()}
             finite = all(torch.tensor(list(row.values())).isfinite().tolist())
@@ -231,6 +239,7 @@ class PackRun:
         now = time.perf_counter()
         seconds = now - held.started
         row = {f"train/{name}": x for name, x in zip(self._names, means, strict=True)}
+        row["learning_rate"] = self._rate(held, held.step - 1)  # of the epoch's last batch
         row["epoch_seconds"] = seconds
         row["samples_per_second"] = held.batches * self.shape.batch_size / seconds
         row["peak_memory_bytes"] = float(peak_memory(self.feed.device))

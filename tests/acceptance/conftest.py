@@ -54,7 +54,7 @@ STUDY = {
     "rungs": {"epochs": [1, 2, SHORT], "rule": "none"},
     "budget": {"trials": TRIALS},
 }
-_CLOCK = ("epoch_seconds", "samples_per_second", "peak_memory_bytes")
+_CLOCK = ("epoch_seconds", "samples_per_second", "peak_memory_bytes", "device_utilisation")
 _T = TypeVar("_T")
 
 

@@ -18,7 +18,7 @@ from cubeopt.service.experiment import Request
 from .conftest import PROVENANCE, coordinating
 
 BATCHES = 5  # in an epoch of the tiny dataset at 32 rows a batch
-_CLOCK = ("epoch_seconds", "samples_per_second", "peak_memory_bytes")
+_CLOCK = ("epoch_seconds", "samples_per_second", "peak_memory_bytes", "device_utilisation")
 
 
 @pytest.fixture
