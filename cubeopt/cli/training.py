@@ -58,7 +58,8 @@ class TrainScreen:
         )
         if trained.metrics is not None:
             self._row = trained.metrics
-            self._print(epoch_line(trained.epoch, trained.metrics))
+            brief = self._console.is_terminal  # where the rest stands below
+            self._print(epoch_line(trained.epoch, trained.metrics, brief))
         for each in trained.findings:
             self._print(finding_line(each), style="yellow")
         lines = "\n".join(live_lines(trained, self._row))
@@ -81,20 +82,20 @@ def live_lines(trained: Trained, row: Numbers) -> list[str]:
     return lines
 
 
-def epoch_line(epoch: int, row: Numbers) -> str:
-    """The numbers of an epoch that a person looks at; metrics.jsonl has all."""
+def epoch_line(epoch: int, row: Numbers, brief: bool) -> str:
+    """The numbers of an epoch that a person looks at, all of them or a *brief* choice."""
     train = {
         name.removeprefix("train/"): value
         for name, value in row.items()
         if name.startswith("train/")
     }
+    judged = [*_judged(row), *_usage(row)]
+    if brief:
+        return "  ".join([f"epoch {epoch}:", *_losses(train)[:1], *judged])
     speed = row.get("samples_per_second")
-    parts = [
-        *(f"epoch {epoch}:", *_losses(train), *_judged(row), *_usage(row), *_gradient(train)),
-        *(() if speed is None else (f"{speed:.4g} samples/s",)),
-        *_device(row),
-    ]
-    return "  ".join(parts)
+    shown = [] if speed is None else [f"{speed:.4g} samples/s"]
+    parts = [*_losses(train), *judged, *_gradient(train), *shown, *_device(row)]
+    return "  ".join([f"epoch {epoch}:", *parts])
 
 
 def finding_line(finding: Finding) -> str:
@@ -107,14 +108,7 @@ def print_report(name: str, result: Result) -> None:
     value, tested = result.value, result.metrics.get(f"test/{result.metric}")
     say(f"{result.metric} {_shown(value)} on validation, {_shown(tested)} on test")
     say("")
-    metrics = list(dict.fromkeys((result.metric, *_JUDGED)))
-    rows = [
-        [label, split, *(scores.get(metric) for metric in metrics)]
-        for split in ("validation", "test")
-        for label, scores in _compared(name, result, split)
-    ]
-    title = "beside the baselines, on the same rows (fvu: lower is better; all others: higher)"
-    table(title, ["", "split", *metrics], rows)
+    _print_comparison(name, result)
     say("")
     for each in result.findings:
         epochs = f"epoch {each.first}"
@@ -125,6 +119,32 @@ def print_report(name: str, result: Result) -> None:
         say("no findings: nothing in the epochs' numbers looks wrong")
     say(f"checkpoint {result.checkpoint}")
     say(f"every epoch's numbers {result.log}")
+
+
+def _print_comparison(name: str, result: Result) -> None:
+    metrics = list(dict.fromkeys((result.metric, *_JUDGED)))
+    groups = _groups(result)
+    rows = [
+        [label, group.removeprefix("/") or "all", split, *values]
+        for group in groups
+        for split in ("validation", "test")
+        for label, scores in _compared(name, result, split)
+        if set(values := [scores.get(f"{metric}{group}") for metric in metrics]) != {None}
+    ]
+    columns = ["", "task", "split", *metrics]
+    if len(groups) == 1:
+        columns, rows = [columns[0], *columns[2:]], [[row[0], *row[2:]] for row in rows]
+    table(
+        "beside the baselines, on the same rows (better: lower fvu, all others higher)",
+        columns,
+        rows,
+    )
+
+
+def _groups(result: Result) -> list[str]:
+    """What the names of metrics end with: nothing, and of several tasks each one's name."""
+    prefix = "test/fvu"
+    return [name.removeprefix(prefix) for name in result.metrics if name.startswith(prefix)]
 
 
 def _compared(name: str, result: Result, split: str) -> Iterator[tuple[str, Numbers]]:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from cubeopt.data import retrieval
-from cubeopt.data.dataset import Dataset
+from cubeopt.data.dataset import Dataset, task_groups
 from cubeopt.errors import DataError
 from cubeopt.trial import Task
 
@@ -26,16 +26,6 @@ _TO_ITSELF = (Task.RECONSTRUCT, Task.SENTIMENT)
 _CHUNK = 8192  # rows held in float64 at a time
 
 Predictor = Callable[[Float[Tensor, "N D"]], Float[Tensor, "N D"]]  # from sources
-
-
-@dataclass(frozen=True)
-class Score:
-    """How good predictions are on a split; fvu is NaN where the targets do not vary."""
-
-    fvu: float
-    cosine: float
-    top1: float
-    mrr: float
 
 
 METRICS = ("fvu", "cosine", "top1", "mrr")
@@ -66,18 +56,18 @@ def baselines(
     """Fit on the training rows of *tasks*, all together, and measure on their validation rows."""
     fitted = fit(dataset, tasks, pca_width)
     found = scores(dataset, tasks, "validation", fitted.target_mean, fitted.predictors)
-    if math.isnan(found["mean"].fvu):
+    if math.isnan(found["mean"]["fvu"]):
         raise DataError(
             f"{dataset.folder}: the validation targets of {', '.join(tasks)} do not vary, "
             "so there is nothing to explain"
         )
-    values: dict[str, float] = {name: getattr(score, metric) for name, score in found.items()}
+    values = {name: score[metric] for name, score in found.items()}
     return Baselines(values["mean"], values.get("identity"), values["pca"], fitted.pca_width)
 
 
-def is_paired(tasks: Sequence[Task]) -> bool:
-    """Whether some of *tasks* ask for another sentence than they give."""
-    return any(task not in _TO_ITSELF for task in tasks)
+def paired(tasks: Sequence[Task]) -> list[Task]:
+    """Those of *tasks* that ask for another sentence than they give."""
+    return [task for task in tasks if task not in _TO_ITSELF]
 
 
 def fit(dataset: Dataset, tasks: Sequence[Task], pca_width: int) -> Fitted:
@@ -94,7 +84,7 @@ def fit(dataset: Dataset, tasks: Sequence[Task], pca_width: int) -> Fitted:
             linear.target_mean + (source - linear.input_mean) @ linear.encode @ linear.decode
         ),
     }
-    if is_paired(tasks):
+    if paired(tasks):
         predictors["identity"] = lambda source: source
     return Fitted(linear.target_mean, linear.encode.shape[1], predictors)
 
@@ -105,40 +95,50 @@ def scores(
     split: str,
     target_mean: Float[Tensor, " D"],
     predictors: Mapping[str, Predictor],
-) -> dict[str, Score]:
-    """What each of *predictors* reaches on the rows of *tasks* in *split*."""
-    spread, rows = 0.0, 0
-    errors, cosines = dict.fromkeys(predictors, 0.0), dict.fromkeys(predictors, 0.0)
+) -> dict[str, dict[str, float]]:
+    """METRICS of each of *predictors* on the rows of *tasks* in *split*.
+
+    Of several tasks also by task, under the names that a trial's metrics have: fvu/nli, ... An fvu
+    is NaN where the targets do not vary.
+    """
+    spread: list[Tensor] = []
+    near: dict[str, list[Tensor]] = {name: [] for name in predictors}  # squared error and cosine
     for source, target in _chunks(dataset, tasks, split):
-        spread += _squares(target - target_mean)
-        rows += len(target)
+        spread.append((target - target_mean).square().sum(1))
         for name, predict in predictors.items():
             prediction = predict(source)
-            errors[name] += _squares(target - prediction)
-            cosines[name] += float(F.cosine_similarity(prediction, target, dim=1).sum())
-    ranks = _ranks(dataset, tasks, split, predictors)
-    return {
-        name: Score(
-            fvu=errors[name] / spread if spread > 0 else math.nan,
-            cosine=cosines[name] / rows,
-            top1=retrieval.top1(ranks[name]),
-            mrr=retrieval.mrr(ranks[name]),
-        )
-        for name in predictors
-    }
+            errors = (target - prediction).square().sum(1)
+            cosines = F.cosine_similarity(prediction, target, dim=1)
+            near[name].append(torch.stack([errors, cosines]))
+    groups = task_groups(dataset.rows(tasks, split).task, tasks)
+    distances = torch.cat(spread)
+    found = _retrieved(dataset, tasks, split, predictors)
+    for name, parts in near.items():
+        errors, cosines = torch.cat(parts, dim=1)
+        for group, rows in groups.items():
+            found[name][f"fvu{group}"] = float(errors[rows].sum() / distances[rows].sum())
+            found[name][f"cosine{group}"] = float(cosines[rows].mean())
+    return found
 
 
-def _ranks(
+def _retrieved(
     dataset: Dataset, tasks: Sequence[Task], split: str, predictors: Mapping[str, Predictor]
-) -> dict[str, Int64[Tensor, " K"]]:
-    """Of the rows of *split* on which trials are judged, too, and as precisely."""
+) -> dict[str, dict[str, float]]:
+    """top1 and mrr, of the rows of *split* on which trials are judged, too, and as precisely."""
     rows = dataset.rows(tasks, split)
     places = retrieval.places(len(rows))
     source, target = (_embedded(dataset, side[places]) for side in (rows.source, rows.target))
-    return {
-        name: retrieval.ranks(predict(source).float(), target.float(), rows.target[places])
-        for name, predict in predictors.items()
-    }
+    found: dict[str, dict[str, float]] = {}
+    for name, predict in predictors.items():
+        guess = predict(source).float()
+        ranks = retrieval.ranks(guess, target.float(), rows.target[places])
+        found[name] = {
+            f"{metric}{group}": measure(ranks[some])
+            for group, some in task_groups(rows.task[places], tasks).items()
+            if bool(some.any())
+            for metric, measure in (("top1", retrieval.top1), ("mrr", retrieval.mrr))
+        }
+    return found
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,6 @@ class _Linear:
     target_mean: Float[Tensor, " D"]
     encode: Float[Tensor, "D K"]
     decode: Float[Tensor, "K D"]
-
-
-def _squares(difference: Float[Tensor, "N D"]) -> float:
-    return float(difference.square().sum())
 
 
 def _fit(dataset: Dataset, tasks: Sequence[Task], pca_width: int) -> _Linear:

@@ -112,6 +112,14 @@ class Dataset:
         return torch.isin(self.columns["task"], codes)
 
 
+def task_groups(task: UInt8[Tensor, " N"], tasks: Sequence[Task]) -> dict[str, Bool[Tensor, " N"]]:
+    """All rows, and of several *tasks* those of each, by what names of their metrics end with."""
+    groups = {"": torch.ones_like(task, dtype=torch.bool)}
+    if len(tasks) > 1:
+        groups |= {f"/{each}": task == TASKS.index(each) for each in tasks}
+    return groups
+
+
 def load(folder: Path) -> Dataset:
     """Read the dataset in *folder*; DataError when it is missing, damaged or of another format."""
     manifest = read_manifest(folder)

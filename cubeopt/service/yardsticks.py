@@ -4,7 +4,7 @@ Shapes: N rows, D embedding.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from jaxtyping import Float64
 from torch import Tensor
@@ -19,12 +19,13 @@ from cubeopt.trial import Task
 _RIDGE_ROWS = 20_000  # of the training rows at most, as in `data check`
 _REST = 0.2  # of them choose the strength of the ridge
 _PIECE = 8192  # rows held in float64 at a time
+_COPIES = frozenset({"identity", "ridge"})
 _ORDER = ("mean", "identity", "pca", "ridge")
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """A predictor's scores by metric; None where one is not finite."""
+    """A predictor's scores, by the names of a trial's metrics; None where one is not finite."""
 
     name: str  # mean: predict the training mean; identity: copy the input; pca; ridge
     width: int | None  # numbers that the prediction goes through; None: not through fewer
@@ -33,11 +34,16 @@ class Yardstick:
 
 
 def yardsticks(dataset: Dataset, tasks: Sequence[Task], pca_width: int) -> list[Yardstick]:
-    """Fitted on the training rows of *tasks*; ridge and identity where targets are not sources."""
+    """Fitted on the training rows of *tasks*, measured on the other splits.
+
+    Ridge and identity have scores only of tasks whose target is not the source: of the others,
+    they give back what they are given.
+    """
     fitted = baselines.fit(dataset, tasks, pca_width)
     predictors = dict(fitted.predictors)
-    if baselines.is_paired(tasks):
-        ridge = _ridge(dataset, tasks)
+    paired = baselines.paired(tasks)
+    if paired:
+        ridge = _ridge(dataset, paired)
         predictors["ridge"] = lambda source: ridge.predict(source.float()).double()
     validation, test = (
         baselines.scores(dataset, tasks, split, fitted.target_mean, predictors)
@@ -47,12 +53,22 @@ def yardsticks(dataset: Dataset, tasks: Sequence[Task], pca_width: int) -> list[
         Yardstick(
             name,
             fitted.pca_width if name == "pca" else None,
-            checkpoint.finite(asdict(validation[name])),
-            checkpoint.finite(asdict(test[name])),
+            _fair(name, validation[name], tasks, paired),
+            _fair(name, test[name], tasks, paired),
         )
         for name in _ORDER
         if name in predictors
     ]
+
+
+def _fair(
+    name: str, scores: dict[str, float], tasks: Sequence[Task], paired: Sequence[Task]
+) -> dict[str, float | None]:
+    """What says something of predictor *name*: nothing of rows whose source it need only copy."""
+    if name in _COPIES and len(paired) < len(tasks):
+        kept = tuple(f"/{task}" for task in paired)
+        scores = {metric: value for metric, value in scores.items() if metric.endswith(kept)}
+    return checkpoint.finite(scores)
 
 
 def _ridge(dataset: Dataset, tasks: Sequence[Task]) -> Ridge:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import accumulate
 
-Row = Mapping[str, float | None]
+Row = Mapping[str, int | float | None]
 
 PATIENCE = 5  # validated epochs: shorter calms are common while a training still goes on
 SETTLED = 0.005  # of fvu: another seed of the same training moves its end by about as much
@@ -208,11 +208,11 @@ def _named(row: Row, prefix: str) -> list[str]:
     return [name for name, value in row.items() if name.startswith(prefix) and _is_finite(value)]
 
 
-def _is_finite(value: float | None) -> bool:
+def _is_finite(value: int | float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
 def _number(row: Row, name: str) -> float:
     value = row[name]
     assert value is not None
-    return value
+    return float(value)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cubeopt.data import retrieval
-from cubeopt.data.dataset import TASKS
+from cubeopt.data.dataset import task_groups
 from cubeopt.lattice.cube import Cube
 from cubeopt.lattice.pack import Columns
 from cubeopt.training import gating, losses, sampled
@@ -89,8 +89,8 @@ def _sums(
         "cosine": F.cosine_similarity(output, target[None], dim=-1),
         "samples": one,
     }
-    sums = {name: values.sum(1) for name, values in samples.items()}
-    for task in tasks if len(tasks) > 1 else ():
-        mask = (part.task == TASKS.index(task)).double()
-        sums |= {f"{name}/{task}": (values * mask).sum(1) for name, values in samples.items()}
-    return sums
+    return {
+        f"{name}{group}": (values * rows).sum(1)
+        for group, rows in task_groups(part.task, tasks).items()
+        for name, values in samples.items()
+    }

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from cubeopt.data import retrieval
-from cubeopt.data.dataset import TASKS
+from cubeopt.data.dataset import task_groups
 from cubeopt.data.fitness import spectrum
 from cubeopt.training.feed import Part
 from cubeopt.trial import Task
@@ -61,10 +61,7 @@ def metrics(sample: Sample, tasks: Sequence[Task]) -> list[dict[str, float]]:
     (see `retrieval.ranks`). effective_rank: of the outputs. A task that has no row in the sample
     has no numbers.
     """
-    every = torch.ones_like(sample.task, dtype=torch.bool)
-    groups = {"": every}
-    for task in tasks if len(tasks) > 1 else ():
-        groups[f"/{task}"] = sample.task == TASKS.index(task)
+    groups = task_groups(sample.task, tasks)
     present = {name: rows for name, rows in groups.items() if bool(rows.any())}
     return [_of_trial(output, sample, present) for output in sample.output]
 

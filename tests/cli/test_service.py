@@ -87,7 +87,11 @@ def test_train_ends_with_one_object_and_is_not_repeated_by_mistake(
     ran = cli("train", "--config", config, NAME, "x", "--json")
     result = ran.json
     assert ran.code == 0
-    assert set(result) == {"metric", "value", "epochs", "checkpoint", "metrics"}
+    assert set(result) == {
+        *("metric", "value", "epochs", "checkpoint", "log", "metrics", "baselines", "findings")
+    }
+    assert [each["name"] for each in result["baselines"]] == ["mean", "pca"]
+    assert Path(result["log"]).is_file()
     assert (result["metric"], result["epochs"]) == ("fvu", 2)
     assert result["value"] == result["metrics"]["validation/fvu"]
     assert Path(result["checkpoint"]).is_dir()
@@ -118,7 +122,8 @@ def test_a_stopped_training_leaves_a_checkpoint_from_which_it_goes_on(
     process.until(lambda: lines() > 2)
     ran = process.send(signal.SIGINT)
     assert (ran.code, ran.out) == (130, "")
-    assert "continue with --resume" in ran.err
+    assert f"continue with: cubeopt train --config {config} {NAME} x --resume\n" in ran.err
+    assert f"the newest checkpoint is in {log.parent / 'checkpoints'}\n" in ran.err
     assert "Traceback" not in ran.err
     (checkpoint,) = (log.parent / "checkpoints").iterdir()
     reached = json.loads((checkpoint / "state.json").read_text())["epoch"]

@@ -200,7 +200,16 @@ def test_predictors_are_measured_on_any_split(held: Dataset, split: str) -> None
     source, target = _split(held, BOTH, split)
     assert set(found) == {"mean", "identity", "pca"}
     expected = _fvu(target, source, fitted.target_mean)
-    assert found["identity"].fvu == pytest.approx(expected, abs=1e-12)
-    assert found["identity"].cosine == pytest.approx(
+    assert found["identity"]["fvu"] == pytest.approx(expected, abs=1e-12)
+    assert found["identity"]["cosine"] == pytest.approx(
         float(torch.cosine_similarity(source, target, dim=1).mean())
     )
+    assert found["identity"]["top1/reconstruct"] == 1.0
+    for task in BOTH:
+        of_task = held.rows(BOTH, split).task == TASKS.index(task)
+        expected = _fvu(target[of_task], source[of_task], fitted.target_mean)
+        assert found["identity"][f"fvu/{task}"] == pytest.approx(expected, abs=1e-12)
+    share = float((held.rows(BOTH, split).task == TASKS.index(Task.DIALOGUE)).double().mean())
+    parts = [found["identity"][f"mrr/{task}"] for task in BOTH]
+    together = (1.0 - share) * parts[0] + share * parts[1]
+    assert found["identity"]["mrr"] == pytest.approx(together)

@@ -144,3 +144,25 @@ def test_a_trial_of_another_shape_is_refused(feed):
     run = start(feed, 1, {})
     with pytest.raises(ConfigError, match="a pack has one shape"):
         run.fill(0, run.fresh(spec(state_size=7)))
+
+
+def test_an_epoch_tells_its_learning_rate_and_how_busy_the_device_was(feed):
+    values = {"schedule": "cosine", "warmup_fraction": 0.0, "learning_rate": 0.01, "epochs": 2}
+    run = start(feed, 2, {0: spec(**values)})
+    ends = [end for _ in range(12) for end in run.step()]
+    # Of the batches 6 and 12 of 12, counted from 0.
+    expected = [0.005 * (1.0 + math.cos(math.pi * done / 12)) for done in (5, 11)]
+    assert [end.metrics["learning_rate"] for end in ends] == pytest.approx(expected)
+    assert all(0.0 < end.metrics["device_utilisation"] < 1000.0 for end in ends)
+
+
+def test_the_running_numbers_become_those_of_the_epoch(feed):
+    run = start(feed, 2, {1: TRIALS[0]})
+    assert run.running(1) == {}
+    train(run, 5)
+    numbers = run.running(1)
+    (end,) = run.step()
+    assert set(end.metrics) >= {f"train/{name}" for name in numbers}
+    whole = end.metrics["train/loss/reconstruction"]
+    assert numbers["loss/reconstruction"] == pytest.approx(whole, rel=0.2)
+    assert run.running(1) == {}
