@@ -66,7 +66,8 @@ class TrainScreen:
         self._live.update(Group(self._progress, Text(lines)))
 
     def _print(self, text: str, style: str | None = None) -> None:
-        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        whole = not self._console.is_terminal  # for what reads lines
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=whole)
 
 
 def live_lines(trained: Trained, row: Numbers) -> list[str]:

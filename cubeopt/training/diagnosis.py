@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
     DIVERGED = "diverged"  # a number is NaN or infinite
     DIVERGING = "diverging"  # the training loss is far above its best
-    WORSE_THAN_MEAN = "worse than the mean"  # nothing learned that a constant would not know
+    WORSE_THAN_MEAN = "worse than the mean"  # a constant would do as well
     OVERFITTING = "overfitting"  # validation gets worse while training gets better
     PLATEAU = "plateau"  # nothing gets better, away from the best, at a high learning rate
     CONVERGED = "converged"  # at its best, which hardly gets better any more
@@ -96,16 +96,17 @@ def _diverging(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _worse_than_mean(rows: Sequence[Row]) -> Iterator[Finding]:
-    for row in _having(rows, "validation/fvu"):
-        fvu = _number(row, "validation/fvu")
+    held = _having(rows, "validation/fvu")
+    fvus = [_number(row, "validation/fvu") for row in held]
+    for row, fvu, best in zip(held, fvus, accumulate(fvus, min), strict=True):
         if _number(row, "epoch") >= LEARNING_EPOCHS and fvu >= 1.0:
-            yield _sign(
-                Kind.WORSE_THAN_MEAN,
-                "",
-                row,
-                f"validation fvu is {fvu:.4f}, and predicting the mean has 1: nothing is learned "
-                "yet; look at reconstruction_weight and learning_rate",
+            course = (
+                "nothing is learned yet; look at reconstruction_weight and learning_rate"
+                if best >= 1.0
+                else f"it has been better ({best:.4f})"
             )
+            sentence = f"validation fvu is {fvu:.4f}, predicting the mean has 1: {course}"
+            yield _sign(Kind.WORSE_THAN_MEAN, "", row, sentence)
 
 
 def _course(rows: Sequence[Row]) -> Iterator[Finding]:

@@ -230,3 +230,21 @@ def test_a_storage_that_goes_away_is_one_line_and_code_3(
 def test_every_value_of_the_users_own_configuration_is_known() -> None:
     content = yaml.safe_load(Path("config/main_config.yaml").read_text())["real_training"]
     assert set(content) <= set(TrialSpec().flat())
+
+
+def test_the_users_own_configuration_trains_as_it_was_asked_for(
+    cli: Cli, home: Path, tmp_path: Path
+) -> None:
+    out = home / "data" / "dialogue_combined"
+    assert cli("data", "build", "--sample", "--out", out).code == 0
+    content = yaml.safe_load(Path("config/main_config.yaml").read_text())
+    content["real_training"] |= {"lattice_size": [4, 4, 4], "state_size": 8, "epochs": 1}
+    config = tmp_path / "main_config.yaml"
+    config.write_text(yaml.safe_dump(content))
+    name = "first_8x8x8_training"
+    ran = cli("train", "--config", config, "--experiment_name", name)
+    assert ran.code == 0
+    assert {"config.yaml", "metrics.jsonl", "checkpoints", "result.json"} == {
+        each.name for each in (home / "experiments" / name).iterdir()
+    }
+    assert "PCA to 16 numbers" in ran.out

@@ -88,6 +88,7 @@ def test_an_epoch_without_a_validation_is_a_line_too() -> None:
 def test_on_a_terminal_the_live_numbers_stand_below_a_short_line() -> None:
     out = told(progress(metrics=ROW), progress(step=30), terminal=True)
     assert "epoch 2:  loss 0.75  fvu 0.6500  cosine 0.6250  top1 0.5000  local 60.0%" in out
+    assert "spatial" not in out
     for shown in (
         *("mine", "30/70", "1:02:05 left", "epoch 3 of 7  loss 0.75  reconstruction 0.7"),
         *("gradient 0.2500", "120 samples/s  2.50 GB  device 88%", "validation  fvu 0.6500"),

@@ -111,6 +111,10 @@ def test_no_better_than_the_mean_is_said_after_some_epochs():
     assert kinds(history(validation__fvu=slow)) == []
     found = only(history(validation__fvu=[1.2, 1.1, 1.05, 1.0, *FALLING[:8]]))
     assert (found.kind, found.first, found.last) == (Kind.WORSE_THAN_MEAN, 3, 4)
+    assert "nothing is learned yet" in found.sentence
+    again = only(history(validation__fvu=[0.99, 0.98, 0.97, 1.5, *FALLING[:8]]))
+    assert (again.kind, again.first, again.last) == (Kind.WORSE_THAN_MEAN, 4, 4)
+    assert "it has been better (0.9700)" in again.sentence
 
 
 def test_an_expert_is_dead_only_when_idle_for_some_epochs_on_end():
