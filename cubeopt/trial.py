@@ -169,6 +169,14 @@ class LossKnobs(_Part):
     gradnorm_asymmetry: Annotated[float, Field(ge=0.0, le=10.0)] = 1.5
     gradnorm_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.025
 
+    @model_validator(mode="after")
+    def _check(self) -> "LossKnobs":
+        ends = [name for name in type(self).model_fields if name.endswith("_weight_end")]
+        given = [name for name in ends if getattr(self, name) is not None]
+        if given and self.weighting != "annealed":
+            raise ValueError(f"{given[0]} needs weighting: annealed, got {self.weighting}")
+        return self
+
 
 class OptimKnobs(_Part):
     """AdamW, its clip and its schedule over the full run."""
@@ -190,7 +198,7 @@ class OptimKnobs(_Part):
     warmup_fraction: Fraction = 0.02  # of all steps of the full run
     decay_fraction: Fraction = 0.2  # of all steps of the full run (warmup_stable_decay)
     plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5  # of the rate, when it is cut
-    plateau_patience: Annotated[int, Field(ge=0, le=1_000_000)] = 3  # epochs without a better one
+    plateau_patience: Annotated[int, Field(ge=0, le=1_000_000)] = 3  # validations without gain
 
     @model_validator(mode="after")
     def _check(self) -> "OptimKnobs":

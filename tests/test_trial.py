@@ -25,21 +25,27 @@ def test_flat_values_make_the_same_trial_again() -> None:
 
 def test_flat_has_every_name_once_and_nothing_else() -> None:
     assert set(TrialSpec().flat()) == trial.value_names()
-    parts = (CubeShape, trial.LossKnobs, trial.OptimKnobs, trial.Plan)
+    parts = (CubeShape, trial.CubeKnobs, trial.LossKnobs, trial.OptimKnobs, trial.Plan)
     assert len(trial.value_names()) == 1 + sum(len(part.model_fields) for part in parts)
 
 
 @pytest.mark.parametrize("name", sorted(trial.value_names()))
 def test_one_value_changes_itself_and_no_other(name: str) -> None:
-    before = TrialSpec().flat()
+    spec = TrialSpec()
     named = {
         **{"lattice_size": [9, 8, 8], "dataset": "other", "task": "nli"},
         **{"schedule": "cosine", "emergence": "legacy_log", "functional_radius": 3.0},
+        **{"tiers": "share", "placement": "spread", "readout": "value", "experts": "local"},
+        **{"gate": "frozen", "halting": "learned", "weighting": "gradnorm"},
+        **dict.fromkeys(("input_noise", "dropout", "ema_decay"), 0.5),
     }
+    if name.endswith("_weight_end"):
+        spec, named = spec.with_values({"weighting": "annealed"}), {name: 0.5}
+    before = spec.flat()
     value = named[name] if name in named else before[name] + 1
     if isinstance(before[name], float) and name not in named:
         value = before[name] / 2
-    after = TrialSpec().with_values({name: value}).flat()
+    after = spec.with_values({name: value}).flat()
     assert {each for each in after if after[each] != before[each]} == {name}
 
 
@@ -87,6 +93,14 @@ def test_json_keeps_every_bit(**values: Any) -> None:
         (
             {"warmup_fraction": 0.9},
             "warmup_fraction (0.9) and decay_fraction (0.2) together must not exceed 1",
+        ),
+        (
+            {"similarity_weight_end": 0.0},
+            "similarity_weight_end needs weighting: annealed, got fixed",
+        ),
+        (
+            {"spatial_weight_end": 0.5, "weighting": "gradnorm"},
+            "spatial_weight_end needs weighting: annealed, got gradnorm",
         ),
     ],
 )

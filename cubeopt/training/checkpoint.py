@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,21 @@ from cubeopt.errors import CheckpointError, ConfigError
 from cubeopt.lattice.layers import Layout
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import TrialState
+from cubeopt.training.schedules import Plateau
 
-_FORMAT = 2
+_FORMAT = 3
 _TENSORS, _FACTS = "state.safetensors", "state.json"
 _MOMENTS = ("weights", "mean", "square")
+_DAMAGE = (
+    OSError,
+    SafetensorError,
+    KeyError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    ConfigError,
+)
+_SOME = ("average", "gathered")  # of trials that have them
 
 
 @dataclass(frozen=True)
@@ -45,13 +56,17 @@ def save(folder: Path, state: TrialState, layout: Layout, feed: Feed, facts: Fac
 
     With the weights goes what serving needs: ``scale/*`` leads from embeddings as the dataset
     stores them to the cube's units and back (of ``standardise`` all is in it), ``normalisation``
-    says how those stored differ from the teacher's (``l2``: unit rows, and the mean norm before).
+    says how those stored differ from the teacher's (``l2``: unit rows, and the mean norm before),
+    ``serve`` which weights were evaluated: ``weights/*`` or, with ema_decay, ``average/*``.
     """
+    rows = {part: getattr(state, part) for part in (*_MOMENTS, *_SOME)}
     tensors = {
         f"{part}/{name}": view.contiguous()
-        for part in _MOMENTS
-        for name, view in layout.named(getattr(state, part)).items()
+        for part, row in rows.items()
+        if row is not None
+        for name, view in layout.named(row).items()
     }
+    tensors |= {f"kept/{name}": tensor for name, tensor in state.kept.items()}
     for side, scale in (("source", feed.source_scale), ("target", feed.target_scale)):
         tensors[f"scale/{side}_mean"] = scale.mean
         tensors[f"scale/{side}_deviation"] = scale.deviation
@@ -59,6 +74,8 @@ def save(folder: Path, state: TrialState, layout: Layout, feed: Feed, facts: Fac
         "format": _FORMAT,
         "spec": state.spec.flat(),
         "step": state.step,
+        "plateau": asdict(state.plateau),
+        "serve": "weights" if state.average is None else "average",
         "epoch": facts.epoch,
         "pack_width": facts.pack_width,
         "dataset_fingerprint": facts.dataset_fingerprint,
@@ -77,10 +94,7 @@ def load(folder: Path, layout: Layout) -> tuple[TrialState, Facts]:
     content = _read_facts(folder)
     try:
         tensors = safetensors.torch.load_file(folder / _TENSORS)
-        rows = {part: layout.row(_part(tensors, part)) for part in _MOMENTS}
-        state = TrialState(
-            trial.from_flat(content["spec"], str(folder / _FACTS)), int(content["step"]), **rows
-        )
+        state = _state(content, tensors, layout, str(folder / _FACTS))
         facts = Facts(
             int(content["epoch"]),
             int(content["pack_width"]),
@@ -88,7 +102,7 @@ def load(folder: Path, layout: Layout) -> tuple[TrialState, Facts]:
             content["metrics"],
             content["provenance"],
         )
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError, ConfigError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(
             f"checkpoint {folder} is damaged or of another shape: {error}"
         ) from error
@@ -98,6 +112,25 @@ def load(folder: Path, layout: Layout) -> tuple[TrialState, Facts]:
 def remove(folder: Path) -> None:
     """Delete a checkpoint that nothing refers to any more."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _state(
+    content: Mapping[str, Any], tensors: Mapping[str, Tensor], layout: Layout, where: str
+) -> TrialState:
+    some = {part: found for part in _SOME if (found := _part(tensors, part))}
+    rows = {part: layout.row(_part(tensors, part)) for part in _MOMENTS}
+    rows |= {part: layout.row(found) for part, found in some.items()}
+    return TrialState(
+        spec=trial.from_flat(content["spec"], where),
+        step=int(content["step"]),
+        weights=rows["weights"],
+        mean=rows["mean"],
+        square=rows["square"],
+        average=rows.get("average"),
+        gathered=rows.get("gathered"),
+        plateau=Plateau(**content["plateau"]),
+        kept=_part(tensors, "kept"),
+    )
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

@@ -1,25 +1,35 @@
 """Train a pack, step by step. The loop does no input or output: its caller decides who goes on.
 
-P slots, G of them in one pass, N weights of a trial, K terms of the loss.
+P slots, G of them in one pass, N weights of a trial, K terms of the loss, M modules and their sum,
+R numbers of a batch, B samples, D embedding size.
 """
 
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from cubeopt.errors import ConfigError
 from cubeopt.lattice.cube import Cube
 from cubeopt.lattice.pack import Columns, columns, computes_together
-from cubeopt.training import losses, metrics, optim, schedules
+from cubeopt.training import losses, metrics, noise, optim, weighting
+from cubeopt.training.accumulation import Accumulation
+from cubeopt.training.averaging import Averaging
 from cubeopt.training.feed import Feed
+from cubeopt.training.schedules import Plateau
+from cubeopt.training.slots import IDLE_PACE, Slot, progress
+from cubeopt.training.tally import Tally
 from cubeopt.training.utilisation import Meter
+from cubeopt.training.weighting import Weighting
 from cubeopt.trial import CubeShape, TrialSpec
+
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,10 @@ class TrialState:
     weights: Float[Tensor, " N"]
     mean: Float[Tensor, " N"]  # first moment of the gradient
     square: Float[Tensor, " N"]  # second moment
+    average: Float[Tensor, " N"] | None = None  # of the weights, with ema_decay
+    gathered: Float[Tensor, " N"] | None = None  # gradients since the last update
+    plateau: Plateau = field(default_factory=Plateau)
+    kept: Mapping[str, Tensor] = field(default_factory=dict)  # by the weighting and the tally
 
 
 @dataclass(frozen=True)
@@ -43,15 +57,13 @@ class EpochEnd:
     diverged: bool
 
 
-@dataclass
-class _Slot:
-    """A trial in its place, and what its current epoch has added up."""
+@dataclass(frozen=True)
+class _Pass:
+    """What some slots say of their next batch."""
 
-    spec: TrialSpec
-    step: int
-    started: float
-    batches: int = 0
-    sums: Tensor | None = None  # of the training numbers, in the order of PackRun._names
+    gradient: Float[Tensor, "G N"]
+    numbers: Float[Tensor, "G R"]  # what the tally adds up
+    slope: Float[Tensor, "G K"]  # of the loss, by what the weighting learns
 
 
 class PackRun:
@@ -70,13 +82,13 @@ class PackRun:
         layout = self.cube.layout
         self.arena = torch.zeros(width, layout.size, device=feed.device, dtype=dtype)
         self._optim = optim.PackAdamW(self.arena, layout.decay_mask())
+        self._accumulation = Accumulation(width, layout.size, self.arena)
+        self._averaging = Averaging(self.arena)
+        self._weighting = Weighting(width, self.arena)
+        self._tally = Tally(width, layout.modules, feed.device)
         self._together = computes_together(shape, feed.device)
         self._columns: dict[tuple[int, ...], Columns] = {}
-        self._slots: list[_Slot | None] = [None] * width
-        self._names = [
-            *("loss/total", *(f"loss/{term}" for term in losses.TERMS), "gradient_norm/all"),
-            *(f"gradient_norm/{module}" for module in layout.modules),
-        ]
+        self._slots: list[Slot | None] = [None] * width
         self.steps_per_epoch = feed.steps_per_epoch(shape.batch_size)
         self._meter = Meter(feed.device)
 
@@ -102,13 +114,23 @@ class PackRun:
         self.arena[slot] = state.weights.to(self.arena)
         self._optim.mean[slot] = state.mean.to(self.arena)
         self._optim.square[slot] = state.square.to(self.arena)
+        knobs = state.spec.optim
+        self._accumulation.fill(slot, knobs.gradient_accumulation, state.gathered)
+        self._averaging.fill(slot, knobs.ema_decay, state.average)
+        self._weighting.fill(slot, state.spec.loss, knobs.gradient_accumulation, state.kept)
+        self._tally.fill(slot, state.kept)
         self._columns.clear()
-        self._slots[slot] = _Slot(state.spec, state.step, time.perf_counter())
+        now = time.perf_counter()
+        self._slots[slot] = Slot(
+            state.spec, state.step, state.plateau, self.steps_per_epoch, now, state.step
+        )
 
     def empty(self, slot: int) -> None:
         """Take the trial out of *slot*; what was there cannot reach its successor."""
         for rows in (self.arena, self._optim.mean, self._optim.square):
             rows[slot] = 0.0
+        for memory in (self._accumulation, self._averaging, self._weighting, self._tally):
+            memory.empty(slot)
         self._slots[slot] = None
 
     def state(self, slot: int) -> TrialState:
@@ -117,18 +139,32 @@ class PackRun:
         weights, mean, square = (
             rows[slot].cpu().clone() for rows in (self.arena, self._optim.mean, self._optim.square)
         )
-        return TrialState(held.spec, held.step, weights, mean, square)
+        kept = self._weighting.kept(slot)
+        if held.batches:
+            kept |= self._tally.kept(slot)
+        return TrialState(
+            spec=held.spec,
+            step=held.step,
+            weights=weights,
+            mean=mean,
+            square=square,
+            average=self._averaging.row(slot),
+            gathered=self._accumulation.row(slot) if held.gathered else None,
+            plateau=held.plateau,
+            kept=kept,
+        )
 
     def step(self) -> list[EpochEnd]:
         """Train every busy slot on its next batch; the slots whose epoch that ended report."""
         busy = self.busy
-        gradient = torch.zeros_like(self.arena)
-        terms = self.arena.new_zeros(self.width, 1 + len(losses.TERMS))
-        for slots in self._passes(busy):
-            gradient[slots], terms[slots] = self._gradient(slots)
-        self._update(gradient, terms)
-        ended = [slot for slot in busy if self._held(slot).step % self.steps_per_epoch == 0]
-        return self._epoch_ends(ended) if ended else []
+        if not busy:
+            return []
+        batch = self._joined([(slots, self._pass(slots)) for slots in self._passes(busy)])
+        ended = [slot for slot in busy if self._held(slot).ends_epoch]
+        ratios = self._update(batch, ended)
+        for slot in busy:
+            self._held(slot).step += 1
+        return self._epoch_ends(ended, ratios) if ended else []
 
     def steps_done(self, slot: int) -> int:
         """Batches that the trial in *slot* has seen."""
@@ -137,9 +173,9 @@ class PackRun:
     def running(self, slot: int) -> dict[str, float]:
         """The training numbers of *slot*, means over the batches of its current epoch so far."""
         held = self._held(slot)
-        if held.sums is None:
+        if not held.batches:
             return {}
-        return dict(zip(self._names, (held.sums / held.batches).tolist(), strict=True))
+        return self._tally.means(slot, held.batches, max(1, held.updates_in_epoch))
 
     def evaluate(
         self, split: str, slots: Sequence[int] | None = None
@@ -150,7 +186,11 @@ class PackRun:
         # The pieces of a split seldom fill whole vectors, so a CPU takes slot by slot.
         for group in [[slot] for slot in chosen] if self.feed.device.type == "cpu" else [chosen]:
             found = metrics.evaluate(
-                self.cube, self.arena[group], self.feed, self._knobs(group), split
+                self.cube,
+                self._averaging.evaluated(group),
+                self.feed,
+                self._knobs(group),
+                split,
             )
             rows |= dict(zip(group, found, strict=True))
         return rows
@@ -159,22 +199,52 @@ class PackRun:
         """The slots that go through the cube together; a whole pack has the idle ones with it."""
         return [list(range(self.width))] if self._together else [[slot] for slot in busy]
 
-    def _gradient(self, slots: list[int]) -> tuple[Float[Tensor, "G N"], Float[Tensor, "G K"]]:
-        """Gradient and loss terms (the weighted total first) of these slots on their next batch."""
-        places = {
-            index: (held.spec.plan.data_seed, held.step)
-            for index, slot in enumerate(slots)
-            if (held := self._slots[slot]) is not None
-        }
-        source, target = self.feed.batch(places, len(slots), self.shape.batch_size)
-        knobs = self._knobs(slots)
-        weights = self.arena[slots].requires_grad_()
-        passage = self.cube.forward(weights, source, knobs.cube)
-        each = losses.terms(passage, source, target, knobs.loss)
-        loss = losses.total(each, knobs.loss)
+    def _joined(self, passes: list[tuple[list[int], _Pass]]) -> _Pass:
+        """One pass of all slots, from those of some of them."""
+        if self._together:
+            return passes[0][1]
+        first = passes[0][1]
+        whole = [
+            part.new_zeros(self.width, part.shape[1])
+            for part in (first.gradient, first.numbers, first.slope)
+        ]
+        for slots, each in passes:
+            for part, rows in zip(whole, (each.gradient, each.numbers, each.slope), strict=True):
+                part[slots] = rows
+        return _Pass(*whole)
+
+    def _pass(self, slots: list[int]) -> _Pass:
+        """What these slots say of their next batch."""
+        weights = self.arena.detach() if self._together else self.arena[slots]
+        output, each = self._terms(slots, weights.requires_grad_())
+        terms = torch.stack([each[name] for name in losses.TERMS], dim=1)
+        held = [self._slots[slot] for slot in slots]
+        coefficients = self._weighting.coefficients(slots, progress(held))
+        weighted = coefficients * terms
+        loss = self._weighting.total(slots, weighted)
+        norms = _norms(each, output) if self._weighting.balances(slots) else None
         (gradient,) = torch.autograd.grad(loss.sum(), weights)
-        terms = torch.stack([loss, *(each[name] for name in losses.TERMS)], dim=1)
-        return gradient, terms.detach()
+        numbers = torch.cat([loss[:, None], terms, weighted, coefficients], dim=1).detach()
+        slope = self._weighting.gradient(slots, terms.detach(), weighted.detach(), norms)
+        return _Pass(gradient, numbers, slope)
+
+    def _terms(
+        self, slots: list[int], weights: Float[Tensor, "G N"]
+    ) -> tuple[Float[Tensor, "G B D"], dict[str, Float[Tensor, " G"]]]:
+        """Outputs and terms of the loss of *slots* with *weights* on their next batch."""
+        held = [self._slots[slot] for slot in slots]
+        places = [None if each is None else each.place for each in held]
+        batches = {
+            index: (place.spec.plan.data_seed, place.step)
+            for index, place in enumerate(places)
+            if place is not None
+        }
+        source, target = self.feed.batch(batches, len(slots), self.shape.batch_size)
+        shown = noise.with_input_noise(source, places)
+        kept = noise.kept(self.shape, places, self.arena.dtype, self.arena.device)
+        knobs = self._knobs(slots)
+        passage = self.cube.forward(weights, shown, knobs.cube, kept)
+        return passage.output, losses.terms(passage, source, target, knobs.loss)
 
     def _knobs(self, slots: Sequence[int]) -> Columns:
         """The knobs of these slots; idle ones have the defaults."""
@@ -185,71 +255,114 @@ class PackRun:
             self._columns[key] = columns(specs, self.feed.device, self.arena.dtype)
         return self._columns[key]
 
-    def _update(self, gradient: Float[Tensor, "P N"], terms: Float[Tensor, "P K"]) -> None:
+    def _update(self, batch: _Pass, ended: list[int]) -> Float[Tensor, "P M"] | None:
+        """Move the slots whose group of batches ends with this one; the `_ratios` if some *ended*.
+
+        They would be 1.5 % of a small step on a CPU, and more launches on a GPU than the update, so
+        only the last update of an epoch is looked at.
+        """
+        self._tally.add(batch.numbers)
+        counts = [1 if held is None else held.closes for held in self._slots]
+        gradient = self._accumulation.mean(batch.gradient, counts)
+        pace, limit = self._paces()
+        if self._weighting.learns:
+            self._weighting.update(batch.slope, counts, pace)
+        moving = [slot for slot in self.busy if counts[slot]]
+        if not moving:
+            return None
         squares = self.cube.layout.by_module(gradient.square())
         norm = squares.sum(1).sqrt()
-        update = self._optim_columns()
-        self._optim.step(self.arena, optim.clipped(gradient, norm, update.pop("limit")), **update)
-        table = torch.cat([terms, norm[:, None], squares.sqrt()], dim=1).double()
-        for index, held in enumerate(self._slots):
-            if held is not None:
-                held.step += 1
-                held.batches += 1
-                held.sums = table[index] if held.sums is None else held.sums + table[index]
+        before = self.arena.clone() if ended else None
+        resting = [slot for slot in self.busy if not counts[slot]]
+        self._optim.step(self.arena, optim.clipped(gradient, norm, limit), pace, resting)
+        self._tally.add_updates(torch.cat([norm[:, None], squares.sqrt()], dim=1), counts)
+        averaged = [slot for slot in moving if self._averaging.has(slot)]
+        self._averaging.follow({slot: self._held(slot).updates + 1 for slot in averaged})
+        return None if before is None else self._ratios(before)
 
-    def _optim_columns(self) -> dict[str, Float[Tensor, " P"]]:
-        """Rate, decay, clip and bias corrections of each slot; an idle slot stands still."""
-        rows = []
-        for held in self._slots:
-            if held is None:
-                rows.append((0.0, 0.0, 1.0, 1.0, 1.0))
-                continue
-            knobs, rate = held.spec.optim, self._rate(held, held.step)
-            corrections = optim.corrections(held.step + 1)
-            rows.append((rate, knobs.weight_decay, knobs.gradient_clip, *corrections))
+    def _ratios(self, before: Float[Tensor, "P N"]) -> Float[Tensor, "P M"]:
+        """Size of the weights' change since *before* over their size: of all, and by module."""
+        change, size = (
+            self.cube.layout.by_module(rows.square()) for rows in (self.arena - before, before)
+        )
+        squares = [torch.cat([each.sum(1, keepdim=True), each], dim=1) for each in (change, size)]
+        return (squares[0] / squares[1].clamp(min=_TINY)).sqrt()
+
+    def _paces(self) -> tuple[optim.Pace, Float[Tensor, " P"]]:
+        """How the next update moves each slot, and its clip."""
+        rows = [
+            (*IDLE_PACE, 1.0) if held is None else (*held.pace(), held.spec.optim.gradient_clip)
+            for held in self._slots
+        ]
         columns = torch.tensor(rows, dtype=self.arena.dtype, device=self.arena.device)
-        names = ("rate", "decay", "limit", "of_mean", "of_square")
-        return {name: columns[:, index] for index, name in enumerate(names)}
+        *pace, limit = columns.unbind(1)
+        return optim.Pace(*pace), limit
 
-    def _rate(self, held: _Slot, step: int) -> float:
-        """The learning rate of a trial at *step*."""
-        knobs, total = held.spec.optim, held.spec.plan.epochs * self.steps_per_epoch
-        return knobs.learning_rate * schedules.multiplier(knobs, step, total)
-
-    def _epoch_ends(self, ended: list[int]) -> list[EpochEnd]:
+    def _epoch_ends(self, ended: list[int], ratios: Float[Tensor, "P M"] | None) -> list[EpochEnd]:
         """Close the epoch of the slots *ended*; those with a validation due are validated."""
-        epochs = {index: self._held(index).step // self.steps_per_epoch for index in ended}
-        due = [index for index in ended if _validates(self._held(index).spec, epochs[index])]
+        assert ratios is not None
+        due = [index for index in ended if self._held(index).validates]
         validated = self.evaluate("validation", due)
         used = self._meter.read()
         ends = []
         for index in ended:
-            row = self._training_row(index) | used
+            row = self._training_row(index, ratios[index].tolist()) | used
             if index in due:
                 row |= {f"validation/{name}": x for name, x in validated[index].items()}
+                self._held(index).heard(row["validation/fvu"])
             finite = all(torch.tensor(list(row.values())).isfinite().tolist())
-            ends.append(EpochEnd(index, epochs[index], row, diverged=not finite))
+            ends.append(EpochEnd(index, self._held(index).epoch, row, diverged=not finite))
         return ends
 
-    def _training_row(self, index: int) -> dict[str, float]:
+    def _training_row(self, index: int, ratios: Sequence[float]) -> dict[str, float]:
         """Means over the batches of the epoch that just ended, and what it cost."""
         held = self._held(index)
-        assert held.sums is not None
-        means = (held.sums / held.batches).tolist()
+        means = self._tally.means(index, self.steps_per_epoch, held.updates_per_epoch)
+        self._tally.empty(index)
+        self._weighting.epoch_ended(index, [means[f"loss/{term}"] for term in losses.TERMS])
+        modules = ("all", *self.cube.layout.modules)
+        means |= {f"update_ratio/{m}": ratio for m, ratio in zip(modules, ratios, strict=True)}
         now = time.perf_counter()
-        seconds = now - held.started
-        row = {f"train/{name}": x for name, x in zip(self._names, means, strict=True)}
-        row["learning_rate"] = self._rate(held, held.step - 1)  # of the epoch's last batch
+        seconds, batches = now - held.started, held.step - held.since
+        row = {f"train/{name}": mean for name, mean in means.items()}
+        row["learning_rate"] = held.rate(held.step - 1)  # of the epoch's last batch
         row["epoch_seconds"] = seconds
-        row["samples_per_second"] = held.batches * self.shape.batch_size / seconds
+        row["samples_per_second"] = batches * self.shape.batch_size / seconds
         row["peak_memory_bytes"] = float(peak_memory(self.feed.device))
-        held.started, held.batches, held.sums = now, 0, None
+        held.started, held.since = now, held.step
         return row
 
-    def _held(self, slot: int) -> _Slot:
+    def _held(self, slot: int) -> Slot:
         held = self._slots[slot]
         assert held is not None, f"slot {slot} is idle"
         return held
+
+
+def _norms(
+    each: Mapping[str, Float[Tensor, " G"]], output: Float[Tensor, "G B D"]
+) -> Float[Tensor, "G K"]:
+    """The norm of each term's gradient by the weights that made *output*, where all of them meet.
+
+    0 of the terms that do not look at the output. The way back ends before the rest of the cube.
+    """
+    weights = _last_weights(output)
+    norms = torch.zeros(len(output), len(losses.TERMS), dtype=output.dtype, device=output.device)
+    for place, name in enumerate(losses.TERMS):
+        if name in weighting.OF_OUTPUT:
+            (gradient,) = torch.autograd.grad(each[name].sum(), weights, retain_graph=True)
+            norms[:, place] = gradient.flatten(1).norm(dim=1)
+    return norms
+
+
+def _last_weights(output: Float[Tensor, "G B D"]) -> GradientEdge:
+    """The second factor of the product that *output* is, `leave.weight`, in autograd's graph."""
+    node = output.grad_fn
+    while node is not None and not node.name().startswith("Baddbmm"):
+        node = node.next_functions[0][0]
+    assert node is not None, "the cube's output is no batched product (see layers.linear)"
+    factor, number = node.next_functions[2]
+    assert factor is not None
+    return GradientEdge(factor, number)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -258,7 +371,3 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _validates(spec: TrialSpec, epoch: int) -> bool:
-    return epoch % spec.plan.validation_interval == 0 or epoch == spec.plan.epochs

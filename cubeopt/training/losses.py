@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from cubeopt.lattice.cube import Passage
 from cubeopt.lattice.pack import Column
 
-TERMS = ("reconstruction", "similarity", "diversity", "emergence", "lattice", "spatial")
+TERMS = ("reconstruction", "similarity", "diversity", "emergence", "lattice", "spatial", "ponder")
 _TINY = 1e-8
 
 
@@ -75,7 +75,7 @@ def terms(
     target: Float[Tensor, "P B D"],
     knobs: Column,
 ) -> dict[str, Float[Tensor, " P"]]:
-    """Every term, unweighted."""
+    """Every term, unweighted, in the order of TERMS."""
     return {
         "reconstruction": reconstruction(passage.output, target),
         "similarity": similarity(passage.output, source),
@@ -83,19 +83,8 @@ def terms(
         "emergence": emergence(passage, source, knobs),
         "lattice": passage.change,
         "spatial": passage.roughness,
+        "ponder": passage.ponder,
     }
-
-
-def total(each: dict[str, Float[Tensor, " P"]], knobs: Column) -> Float[Tensor, " P"]:
-    """The weighted sum that is differentiated."""
-    return (
-        knobs.number("reconstruction_weight") * each["reconstruction"]
-        + knobs.number("similarity_weight") * each["similarity"]
-        + knobs.number("diversity_weight") * each["diversity"]
-        + knobs.number("emergence_weight") * each["emergence"]
-        + knobs.number("lattice_weight") * each["lattice"]
-        + knobs.number("spatial_weight") * each["spatial"]
-    )
 
 
 def _entropy(shares: Tensor, dim: int) -> Tensor:

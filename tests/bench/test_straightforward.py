@@ -50,7 +50,7 @@ def test_the_plain_step_is_the_same_step(tiers):
         source, target = run.feed.batch({0: (0, number)}, 1, 8)
         plain.append(straightforward.step(cube, adamw, source[0], target[0], knobs, 1.0))
         run.step()
-        assert run.running_loss(0) == pytest.approx(sum(plain) / len(plain), rel=1e-5)
+        assert run.running(0)["loss/total"] == pytest.approx(sum(plain) / len(plain), rel=1e-5)
     named = run.cube.layout.named(run.state(0).weights)
     # Decay pulls matrices only in a pack, and everything in the plain code: look at matrices.
     for name in ("enter.weight", "functional.message.weight", "gate.weight", "leave.weight"):

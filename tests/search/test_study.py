@@ -226,12 +226,22 @@ def test_every_value_is_either_searched_or_refused_with_a_reason(name: str) -> N
         "lattice_size": {"choices": ["a", "b"]},
         "emergence": {"choices": ["mutual_information", "legacy_log"]},
         "schedule": {"choices": ["constant", "cosine"]},
+        "weighting": {"choices": ["fixed", "gradnorm"]},
+        "tiers": {"choices": ["radius", "share"]},
+        "placement": {"choices": ["same_face", "spread"]},
+        "readout": {"choices": ["value", "state"]},
+        "experts": {"choices": ["local", "distant"]},
+        "gate": {"choices": ["learned", "frozen"]},
+        "halting": {"choices": ["fixed", "learned"]},
         "functional_radius": {"low": 1.5, "high": 3.0},
         "local_radius": {"low": 0.5, "high": 1.5},
         "warmup_fraction": {"low": 0.0, "high": 0.5},
         "decay_fraction": {"low": 0.0, "high": 0.5},
     }
-    content = _content(search={name: ranges.get(name, {"low": 1, "high": 3})})
+    shares = ("dropout", "ema_decay", "gradnorm_rate", "plateau_factor", "local_share")
+    ranges |= {share: {"low": 0.1, "high": 0.4} for share in (*shares, "functional_share")}
+    base = {"weighting": "annealed"} if name.endswith("_weight_end") else {}
+    content = _content(base=base, search={name: ranges.get(name, {"low": 1, "high": 3})})
     if name in study._NEVER_SEARCHED:
         with pytest.raises(StudyError, match="is one for the whole study"):
             study.parse(content, "s.yaml")

@@ -91,6 +91,18 @@ def feed64(dataset: Dataset) -> Feed:
     return Feed(dataset, [Task.RECONSTRUCT], CPU, torch.float64)
 
 
+# All that a trial can ask of its training beside the usual, of which gradnorm is one weighting.
+FEATURES = {
+    "weighting": "gradnorm",
+    "schedule": "plateau",
+    "plateau_patience": 0,
+    "gradient_accumulation": 4,
+    "ema_decay": 0.9,
+    "input_noise": 0.5,
+    "dropout": 0.2,
+}
+
+
 def spec(**values: object) -> TrialSpec:
     """A small trial, with *values* put in."""
     return trial.from_flat({**SMALL, **values})

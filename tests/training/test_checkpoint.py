@@ -15,7 +15,7 @@ from cubeopt.training.loop import PackRun
 from cubeopt.training.scale import Scale
 from cubeopt.trial import Task
 
-from .conftest import CPU, spec, standardised, start, train
+from .conftest import CPU, FEATURES, spec, standardised, start, train
 
 
 def save(folder, run, slot, feed):
@@ -35,6 +35,38 @@ def test_training_continues_from_a_checkpoint_to_the_same_bits(feed, tmp_path):
     train(run, 11)
     assert torch.equal(run.state(0).weights, straight.state(1).weights)
     assert torch.equal(run.state(0).mean, straight.state(1).mean)
+
+
+@pytest.mark.parametrize("weighting", ["gradnorm", "uncertainty", "dynamic_average"])
+@pytest.mark.parametrize("steps", [9, 12])
+def test_all_that_a_trial_remembers_is_in_its_checkpoint(feed, tmp_path, weighting, steps):
+    each = spec(**{**FEATURES, "weighting": weighting})
+    before = train(start(feed, 1, {0: each}), steps)
+    save(tmp_path / "a", before, 0, feed)
+    run = PackRun(each.shape, 1, feed)
+    state, _ = checkpoint.load(tmp_path / "a", run.cube.layout)
+    expected = before.state(0)
+    assert state.plateau == expected.plateau
+    assert (state.gathered is None) is (steps == 12)
+    for name in ("average", "gathered"):
+        one, other = getattr(state, name), getattr(expected, name)
+        assert one is other is None or torch.equal(one, other)
+    run.fill(0, state)
+    train(run, 20)
+    train(before, 20)
+    for name in ("weights", "mean", "square", "average"):
+        assert torch.equal(getattr(run.state(0), name), getattr(before.state(0), name))
+    assert run.state(0).plateau == before.state(0).plateau
+
+
+@pytest.mark.parametrize(("decay", "served"), [(0.0, "weights"), (0.9, "average")])
+def test_it_says_which_weights_were_evaluated(feed, tmp_path, decay, served):
+    run = train(start(feed, 1, {0: spec(ema_decay=decay)}), 6)
+    save(tmp_path / "a", run, 0, feed)
+    assert json.loads((tmp_path / "a" / "state.json").read_text())["serve"] == served
+    tensors = load_file(tmp_path / "a" / "state.safetensors")
+    parts = {name.partition("/")[0] for name in tensors}
+    assert parts == {"weights", "mean", "square", "scale"} | ({"average"} if decay else set())
 
 
 @pytest.mark.parametrize("choice", ["none", "l2", "standardise"])

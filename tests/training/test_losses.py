@@ -66,6 +66,8 @@ def passage(seed=0):
     return Passage(
         output=normal(2, 6, 5, seed=seed),
         gates=normal(2, 4, 3, 5, 6, seed=seed).softmax(2),
+        steps=torch.full((2, 6), 4.0, dtype=torch.float64),
+        ponder=normal(2, seed=seed + 2).abs(),
         change=normal(2, seed=seed).abs(),
         roughness=normal(2, seed=seed + 1).abs(),
     )
@@ -79,23 +81,11 @@ def test_each_trial_has_the_emergence_that_it_chose():
     assert found.tolist() == pytest.approx([bounded.item(), legacy.item()], rel=1e-6)
 
 
-def test_the_total_is_the_sum_of_the_terms_by_each_trials_weights():
+def test_the_terms_come_in_their_order_one_of_each_trial():
     shown, source, target = passage(), normal(2, 6, 5, seed=9), normal(2, 6, 5, seed=8)
-    chosen = [
-        LossKnobs(),
-        LossKnobs(
-            reconstruction_weight=0.3,
-            similarity_weight=0.7,
-            diversity_weight=1.1,
-            emergence_weight=1.3,
-            lattice_weight=1.7,
-            spatial_weight=1.9,
-        ),
-    ]
-    column = knobs(*chosen)
-    each = losses.terms(shown, source, target, column)
+    each = losses.terms(shown, source, target, knobs(LossKnobs(), LossKnobs()))
     assert tuple(each) == losses.TERMS
-    total = losses.total(each, column)
-    for p, knob in enumerate(chosen):
-        expected = sum(getattr(knob, f"{name}_weight") * each[name][p] for name in losses.TERMS)
-        assert total[p].item() == pytest.approx(expected.item())
+    assert {value.shape for value in each.values()} == {(2,)}
+    assert torch.equal(each["ponder"], shown.ponder)
+    assert torch.equal(each["lattice"], shown.change)
+    assert torch.equal(each["spatial"], shown.roughness)

@@ -17,7 +17,7 @@ def test_each_trial_follows_torch_adamw_with_its_own_rate_decay_and_clip():
     for step, gradient in enumerate(gradients, start=1):
         clipped = optim.clipped(gradient, gradient.norm(dim=1), columns[2])
         both = [torch.full((3,), each, dtype=torch.float64) for each in optim.corrections(step)]
-        packed.step(arena, clipped, columns[0], columns[1], *both)
+        packed.step(arena, clipped, optim.Pace(columns[0], columns[1], *both))
     for p in range(3):
         matrix, bias = (torch.nn.Parameter(part.clone()) for part in (start[p, :30], start[p, 30:]))
         reference = torch.optim.AdamW(
@@ -33,3 +33,17 @@ def test_each_trial_follows_torch_adamw_with_its_own_rate_decay_and_clip():
             reference.step()
         expected = torch.cat([matrix.detach(), bias.detach()])
         torch.testing.assert_close(arena[p], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_resting_trial_keeps_its_weights_and_moments():
+    arena = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
+    packed = optim.PackAdamW(arena, torch.ones(16))
+    one = torch.ones(3)
+    for resting in ([], [0, 2]):
+        before = [rows.clone() for rows in (arena, packed.mean, packed.square)]
+        gradient = torch.full((3, 16), float("nan")) if resting else arena.clone()
+        gradient[1] = 1.0
+        packed.step(arena, gradient, optim.Pace(0.1 * one, one, one, one), resting)
+        for rows, old in zip((arena, packed.mean, packed.square), before, strict=True):
+            for p in range(3):
+                assert torch.equal(rows[p], old[p]) is (p in resting)
