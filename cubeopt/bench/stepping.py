@@ -161,9 +161,7 @@ def _sizes(device: torch.device, rounds: int, shapes: Shapes) -> list[Figure]:
             _figure("sizes", f"{name}: step", "ms", found["ms"]),
             _figure("sizes", f"{name}: floor", "ms", [least]),
             _figure("sizes", f"{name}: step / floor", "", [x / least for x in found["ms"]], goal),
-            _figure(
-                "sizes", f"{name}: peak memory", "GB", [found["bytes"] / 1e9], MEMORY_GOAL
-            ),
+            _figure("sizes", f"{name}: peak memory", "GB", [found["bytes"] / 1e9], MEMORY_GOAL),
         ]
     return figures
 
