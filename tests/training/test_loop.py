@@ -150,7 +150,7 @@ def test_a_state_taken_out_continues_to_the_same_bits(feed, trials, own, taken_a
 
 CUBE = ["input_noise", "dropout"]
 KNOBS = [*CUBE, *LossKnobs.model_fields, *OptimKnobs.model_fields, "seed", "data_seed", "epochs"]
-HARDLY_MOVES = {"schedule": "plateau", "plateau_patience": 0, "learning_rate": 1e-6, "epochs": 3}
+HARDLY_MOVES = {"schedule": "plateau", "plateau_patience": 0, "learning_rate": 1e-8, "epochs": 3}
 # What a knob needs beside it, so that it can have an effect within two epochs.
 NEEDS = {
     "gradient_clip": {"gradient_clip": 0.05},
