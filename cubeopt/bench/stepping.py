@@ -22,7 +22,6 @@ from cubeopt.bench.operations import Operations
 from cubeopt.bench.straightforward import StraightCube, Tiers
 from cubeopt.errors import ConfigError
 from cubeopt.lattice.cube import Cube
-from cubeopt.lattice.pack import columns
 from cubeopt.training import device as devices
 from cubeopt.training import loop, throughput
 from cubeopt.training.feed import Feed
@@ -115,10 +114,8 @@ def plain(run: PackRun, tiers: Tiers) -> Callable[[], object]:
     spec = TrialSpec(shape=run.shape)
     cube = StraightCube(run.cube, run.cube.layout.initial(0), tiers).to(run.feed.device)
     adamw = straightforward.optimizer(cube, spec.optim)
-    knobs = columns([spec], run.feed.device, torch.float32)
     source, target = run.feed.batch({0: (0, 0)}, 1, run.shape.batch_size)
-    limit = spec.optim.gradient_clip
-    return lambda: straightforward.step(cube, adamw, source[0], target[0], knobs, limit)
+    return lambda: straightforward.step(cube, adamw, source[0], target[0], spec)
 
 
 def _beside(device: torch.device, rounds: int) -> list[Figure]:

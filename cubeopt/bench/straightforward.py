@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from cubeopt.lattice.cube import Cube, Passage
 from cubeopt.lattice.links import Links
-from cubeopt.lattice.pack import Columns
-from cubeopt.training import losses
-from cubeopt.trial import OptimKnobs
+from cubeopt.lattice.pack import columns
+from cubeopt.training import losses, weighting
+from cubeopt.trial import OptimKnobs, TrialSpec
 
 _HEAD_SIZE = 16  # numbers that a head of the attention compares
 
@@ -150,16 +150,16 @@ def step(
     adamw: torch.optim.AdamW,
     source: Float[Tensor, "B D"],
     target: Float[Tensor, "B D"],
-    knobs: Columns,
-    clip: float,
+    spec: TrialSpec,
 ) -> float:
-    """One training step with all terms of the loss; the weighted loss before it."""
-    passage = cube(source)
-    each = losses.terms(passage, source[None], target[None], knobs.loss)
-    loss = losses.total(each, knobs.loss).sum()
+    """One training step of *spec* with all terms of the loss; the weighted loss before it."""
+    knobs = columns([spec], source.device, source.dtype)
+    each = losses.terms(cube(source), source[None], target[None], knobs.loss)
+    weights = zip(weighting.start(spec.loss), each.values(), strict=True)
+    loss = torch.stack([weight * term.sum() for weight, term in weights]).sum()
     adamw.zero_grad()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(cube.parameters(), clip)
+    torch.nn.utils.clip_grad_norm_(cube.parameters(), spec.optim.gradient_clip)
     adamw.step()
     return float(loss.detach())
 

@@ -132,7 +132,7 @@ def _scale(state: State) -> Float[Tensor, "P C B 1"]:
 
 def _scale_backward(of_shown: State, state: State, scale: Tensor) -> State:
     """The gradient of the state through state * scale(state)."""
-    along = (of_shown * state).sum(-1, keepdim=True) * scale.pow(3) / -state.shape[-1]
+    along = (of_shown * state).sum(-1, keepdim=True) * scale * scale * scale / -state.shape[-1]
     return (of_shown * scale).addcmul_(state, along)
 
 

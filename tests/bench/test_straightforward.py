@@ -44,11 +44,10 @@ def test_the_plain_step_is_the_same_step(tiers):
     row = run.state(0).weights
     cube = StraightCube(run.cube, row, tiers)
     adamw = straightforward.optimizer(cube, schedule.optim)
-    knobs = columns([schedule], CPU, torch.float32)
     plain = []
     for number in range(3):
         source, target = run.feed.batch({0: (0, number)}, 1, 8)
-        plain.append(straightforward.step(cube, adamw, source[0], target[0], knobs, 1.0))
+        plain.append(straightforward.step(cube, adamw, source[0], target[0], schedule))
         run.step()
         assert run.running(0)["loss/total"] == pytest.approx(sum(plain) / len(plain), rel=1e-5)
     named = run.cube.layout.named(run.state(0).weights)

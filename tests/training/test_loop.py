@@ -8,7 +8,6 @@ import torch
 
 from cubeopt import trial
 from cubeopt.errors import ConfigError
-from cubeopt.lattice.cube import Cube
 from cubeopt.lattice.pack import computes_together
 from cubeopt.training import losses
 from cubeopt.training.loop import PackRun
@@ -39,19 +38,6 @@ def trials(request):
     made = [trial.from_flat({**base, **changes}) for changes in [*CHANGES, *RICH]]
     assert computes_together(made[0].shape, CPU) is (request.param == "one pass")
     return made
-
-
-@pytest.fixture(autouse=True)
-def _dropping(monkeypatch):
-    """A cube that heeds what it is told to drop, if only where its numbers enter."""
-    forward = Cube.forward
-
-    def dropping(self, arena, source, knobs, kept=None):
-        shown = source if kept is None else source * kept[:, 0, :, :1]
-        passage = forward(self, arena, shown, knobs)
-        return replace(passage, ponder=passage.change)
-
-    monkeypatch.setattr(Cube, "forward", dropping)
 
 
 def test_a_pack_equals_its_trials_alone(feed64, trials):
@@ -157,6 +143,8 @@ NEEDS = {
     "dynamic_average_temperature": {"weighting": "dynamic_average", "epochs": 3},
     "gradnorm_asymmetry": {"weighting": "gradnorm", "gradnorm_rate": 0.5},
     "gradnorm_rate": {"weighting": "gradnorm"},
+    "halting_threshold": {"halting": "threshold"},
+    "ponder_weight": {"halting": "learned"},
     "plateau_factor": HARDLY_MOVES,
     "plateau_patience": HARDLY_MOVES,
 }
@@ -168,6 +156,7 @@ OTHERS = {
     **dict.fromkeys(["warmup_fraction", "decay_fraction", "gradient_clip"], 0.5),
     **dict.fromkeys(["input_noise", "dropout", "ema_decay"], 0.5),
     "gradnorm_asymmetry": 0.0,
+    "halting_threshold": 0.5,
 }
 
 

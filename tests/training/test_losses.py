@@ -1,6 +1,7 @@
 """Each term against its formula, in the units that its docstring promises."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,12 @@ def normal(*shape, seed=0):
 def one_hot_gates(experts):
     """Gates (1, 1, 3, C, 1) of cells that each trust one expert."""
     return torch.nn.functional.one_hot(torch.tensor(experts), 3).double().T[None, None, ..., None]
+
+
+def information(gates):
+    """The mutual information of *gates* where every step was taken."""
+    active = torch.ones_like(gates[:, :, 0, 0])
+    return losses.mutual_information(gates, active).item()
 
 
 def test_the_mean_has_a_reconstruction_of_one_in_standardised_units():
@@ -50,12 +57,25 @@ def test_diversity_is_minus_the_variance_over_the_batch():
 
 
 def test_mutual_information_is_ln_3_when_cells_are_decided_and_all_experts_in_use():
-    assert losses.mutual_information(one_hot_gates([0, 1, 2])).item() == pytest.approx(math.log(3))
+    assert information(one_hot_gates([0, 1, 2])) == pytest.approx(math.log(3))
 
 
 @pytest.mark.parametrize("gates", [one_hot_gates([1, 1, 1]), torch.full((1, 2, 3, 4, 3), 1 / 3)])
 def test_mutual_information_is_nought_for_one_expert_or_for_no_decision(gates):
-    assert losses.mutual_information(gates).item() == pytest.approx(0.0, abs=1e-6)
+    assert information(gates) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_mutual_information_looks_at_the_steps_that_were_taken_alone():
+    gates = torch.cat([one_hot_gates([0, 1, 2]), one_hot_gates([1, 1, 1])], 1)
+    active = torch.tensor([[[1.0], [0.0]]], dtype=torch.float64)
+    found = losses.mutual_information(gates * active[:, :, None, None], active)
+    assert found.item() == pytest.approx(math.log(3))
+
+
+def test_the_emergence_of_a_single_expert_is_nought():
+    alone = replace(passage(), gates=torch.ones(2, 4, 1, 5, 6, dtype=torch.float64))
+    found = losses.emergence(alone, normal(2, 6, 5), knobs(LossKnobs(), LossKnobs()))
+    assert found.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 def knobs(*each):
@@ -66,6 +86,7 @@ def passage(seed=0):
     return Passage(
         output=normal(2, 6, 5, seed=seed),
         gates=normal(2, 4, 3, 5, 6, seed=seed).softmax(2),
+        active=torch.ones(2, 4, 6, dtype=torch.float64),
         steps=torch.full((2, 6), 4.0, dtype=torch.float64),
         ponder=normal(2, seed=seed + 2).abs(),
         change=normal(2, seed=seed).abs(),
@@ -76,7 +97,7 @@ def passage(seed=0):
 def test_each_trial_has_the_emergence_that_it_chose():
     shown, source = passage(), normal(2, 6, 5, seed=9)
     found = losses.emergence(shown, source, knobs(LossKnobs(), LossKnobs(emergence="legacy_log")))
-    bounded = -losses.mutual_information(shown.gates)[0] / math.log(3)
+    bounded = -losses.mutual_information(shown.gates, shown.active)[0] / math.log(3)
     legacy = -(shown.output[1] - source[1]).square().mean().log()
     assert found.tolist() == pytest.approx([bounded.item(), legacy.item()], rel=1e-6)
 
