@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -19,6 +20,7 @@ class Pace(NamedTuple):
 
     rate: Float[Tensor, " P"]
     decay: Float[Tensor, " P"]
+    number: Float[Tensor, " P"]  # of the update, from 1; 0: the trial stands still
     of_mean: Float[Tensor, " P"]  # this and the next: `corrections`
     of_square: Float[Tensor, " P"]
 
@@ -39,7 +41,22 @@ class PackAdamW:
         pace: Pace,
         resting: Sequence[int] = (),
     ) -> None:
-        """One update in place; the trials *resting* stay as they are."""
+        """One update in place; the trials *resting* stay as they are.
+
+        A CPU passes once over each trial, with torch's own kernel; a GPU launches the same few
+        operations whatever the number of trials.
+        """
+        way = self.one_by_one if arena.device.type == "cpu" else self.together
+        way(arena, gradient, pace, resting)
+
+    def together(
+        self,
+        arena: Float[Tensor, "P N"],
+        gradient: Float[Tensor, "P N"],
+        pace: Pace,
+        resting: Sequence[int],
+    ) -> None:
+        """The update in operations over all trials."""
         held = [(rows, rows[resting]) for rows in (arena, self.mean, self.square) if resting]
         self.mean.lerp_(gradient, 1.0 - _BETA1)
         self.square.mul_(_BETA2).addcmul_(gradient, gradient, value=1.0 - _BETA2)
@@ -49,6 +66,37 @@ class PackAdamW:
         arena.sub_(scale * self.mean / (root + _EPSILON))
         for rows, before in held:
             rows[resting] = before
+
+    def one_by_one(
+        self,
+        arena: Float[Tensor, "P N"],
+        gradient: Float[Tensor, "P N"],
+        pace: Pace,
+        resting: Sequence[int],
+    ) -> None:
+        """The update in one pass over each trial."""
+        numbers = zip(*(each.tolist() for each in pace[:3]), strict=True)
+        for slot, (rate, decay, number) in enumerate(numbers):
+            if number == 0 or slot in resting:
+                continue
+            if decay > 0.0:
+                arena[slot].addcmul_(arena[slot], self._decay_mask, value=-rate * decay)
+            adamw(
+                [arena[slot]],
+                [gradient[slot]],
+                [self.mean[slot]],
+                [self.square[slot]],
+                [],
+                [torch.tensor(number - 1.0)],
+                fused=True,
+                amsgrad=False,
+                beta1=_BETA1,
+                beta2=_BETA2,
+                lr=rate,
+                weight_decay=0.0,
+                eps=_EPSILON,
+                maximize=False,
+            )
 
 
 def corrections(count: int) -> tuple[float, float]:

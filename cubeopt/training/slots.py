@@ -77,8 +77,9 @@ class Slot:
 
     def pace(self) -> tuple[float, ...]:
         """The numbers of an optim.Pace at the next update."""
-        corrections = optim.corrections(self.updates + 1)
-        return (self.rate(self.step), self.spec.optim.weight_decay, *corrections)
+        count = self.updates + 1
+        decay = self.spec.optim.weight_decay
+        return (self.rate(self.step), decay, float(count), *optim.corrections(count))
 
     def rate(self, step: int) -> float:
         """The learning rate at batch *step* of the run."""
@@ -92,7 +93,7 @@ class Slot:
             self.plateau = self.plateau.after(fvu, self.spec.optim)
 
 
-IDLE_PACE = (0.0, 0.0, 1.0, 1.0)  # stands still
+IDLE_PACE = (0.0, 0.0, 0.0, 1.0, 1.0)  # stands still
 
 
 def progress(slots: Sequence[Slot | None]) -> list[float]:

@@ -1,11 +1,15 @@
 """PackAdamW is torch's AdamW, trial by trial."""
 
+import pytest
 import torch
 
 from cubeopt.training import optim
 
+WAYS = ["one_by_one", "together"]  # of a CPU, of a GPU
 
-def test_each_trial_follows_torch_adamw_with_its_own_rate_decay_and_clip():
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_trial_follows_torch_adamw_with_its_own_rate_decay_and_clip(way):
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(3, 40, generator=generator, dtype=torch.float64)
     gradients = torch.randn(25, 3, 40, generator=generator, dtype=torch.float64)
@@ -16,8 +20,10 @@ def test_each_trial_follows_torch_adamw_with_its_own_rate_decay_and_clip():
     columns = [torch.tensor(values, dtype=torch.float64) for values in (rates, decays, limits)]
     for step, gradient in enumerate(gradients, start=1):
         clipped = optim.clipped(gradient, gradient.norm(dim=1), columns[2])
-        both = [torch.full((3,), each, dtype=torch.float64) for each in optim.corrections(step)]
-        packed.step(arena, clipped, optim.Pace(columns[0], columns[1], *both))
+        numbers = (float(step), *optim.corrections(step))
+        rest = [torch.full((3,), each, dtype=torch.float64) for each in numbers]
+        pace = optim.Pace(columns[0], columns[1], *rest)
+        getattr(packed, way)(arena, clipped, pace, ())
     for p in range(3):
         matrix, bias = (torch.nn.Parameter(part.clone()) for part in (start[p, :30], start[p, 30:]))
         reference = torch.optim.AdamW(
@@ -35,7 +41,8 @@ def test_each_trial_follows_torch_adamw_with_its_own_rate_decay_and_clip():
         torch.testing.assert_close(arena[p], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_resting_trial_keeps_its_weights_and_moments():
+@pytest.mark.parametrize("way", WAYS)
+def test_a_resting_trial_keeps_its_weights_and_moments(way):
     arena = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
     packed = optim.PackAdamW(arena, torch.ones(16))
     one = torch.ones(3)
@@ -43,7 +50,18 @@ def test_a_resting_trial_keeps_its_weights_and_moments():
         before = [rows.clone() for rows in (arena, packed.mean, packed.square)]
         gradient = torch.full((3, 16), float("nan")) if resting else arena.clone()
         gradient[1] = 1.0
-        packed.step(arena, gradient, optim.Pace(0.1 * one, one, one, one), resting)
+        pace = optim.Pace(0.1 * one, one, one, one, one)
+        getattr(packed, way)(arena, gradient, pace, resting)
         for rows, old in zip((arena, packed.mean, packed.square), before, strict=True):
             for p in range(3):
                 assert torch.equal(rows[p], old[p]) is (p in resting)
+
+
+def test_a_cpu_takes_one_trial_after_the_other():
+    arena = torch.ones(2, 16)
+    packed, other = (optim.PackAdamW(rows, torch.ones(16)) for rows in (arena, arena.clone()))
+    pace = optim.Pace(*(torch.ones(2) for _ in optim.Pace._fields))
+    copy = arena.clone()
+    packed.step(arena, torch.ones(2, 16), pace)
+    other.one_by_one(copy, torch.ones(2, 16), pace, ())
+    assert torch.equal(arena, copy)
