@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -29,6 +30,7 @@ from cubeopt.training.utilisation import Meter
 from cubeopt.training.weighting import Weighting
 from cubeopt.trial import CubeShape, TrialSpec
 
+_STATUS = Path("/proc/self/status")
 _TINY = 1e-12
 
 
@@ -369,5 +371,8 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes in use so far: of the device's allocator, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in KiB on Linux
+    if sys.platform == "linux":  # getrusage would count what the parent had when it started us
+        (line,) = [each for each in _STATUS.read_text().splitlines() if each[:6] == "VmHWM:"]
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
