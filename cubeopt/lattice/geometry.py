@@ -224,25 +224,32 @@ def _check_distant(shape: CubeShape, tiers: Tiers) -> None:
     )
 
 
+def fewest_steps(built: Geometry) -> int | None:
+    """Exchanges until all cells that are read have heard one that is written; None: never."""
+    tiers = [built.local, built.functional, built.distant]
+    reached = torch.zeros(built.local.cells, dtype=torch.bool)
+    reached[built.written] = True
+    for step in range(built.local.cells):
+        if bool(reached[built.read].all()):
+            return step
+        reached = _heard(reached, tiers)
+    return None
+
+
 def _check_reach(built: Geometry, shape: CubeShape) -> None:
     """Within lattice_steps exchanges every cell that is read must hear one that is written."""
-    tiers = [built.local, built.functional, built.distant]
-    reached = torch.zeros(shape.cells, dtype=torch.bool)
-    reached[built.written] = True
-    for step in range(shape.cells):
-        if bool(reached[built.read].all()):
-            if step > shape.lattice_steps:
-                raise ConfigError(
-                    f"lattice_steps is {shape.lattice_steps}, but from the cells that are written "
-                    f"to those that are read in {list(built.size)} it takes {step} steps; "
-                    f"set lattice_steps to {step} or more"
-                )
-            return
-        reached = _heard(reached, tiers)
-    raise ConfigError(
-        f"the links of {', '.join(shape.experts)} never lead from the cells that are written to "
-        f"all that are read in {list(built.size)}; take another expert in"
-    )
+    needed = fewest_steps(built)
+    if needed is None:
+        raise ConfigError(
+            f"the links of {', '.join(shape.experts)} never lead from the cells that are written "
+            f"to all that are read in {list(built.size)}; take another expert in"
+        )
+    if needed > shape.lattice_steps:
+        raise ConfigError(
+            f"lattice_steps is {shape.lattice_steps}, but from the cells that are written to those "
+            f"that are read in {list(built.size)} it takes {needed} steps; "
+            f"set lattice_steps to {needed} or more"
+        )
 
 
 def _heard(reached: Bool[Tensor, " C"], tiers: list[Links]) -> Bool[Tensor, " C"]:
