@@ -160,7 +160,7 @@ def test_a_signal_stops_it_cleanly_and_frees_the_port(
     with _served(engine) as (url, process):
         port = int(url.rstrip("/").rpartition(":")[2])
         process.send_signal(number)
-        said, complained = process.communicate(timeout=20)
+        said, complained = process.communicate(timeout=60)
     assert (process.returncode, said, complained) == (0, "stopped\n", "")
     with _served(engine, port) as (again, _):
         assert again == url
