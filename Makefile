@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .PHONY: help quickstart test lint types contracts check clean
 
 help:
-	@echo "make quickstart   the whole way once: data, study, worker, winner, figure (about 3 minutes)"
+	@echo "make quickstart   the whole way once: data, study, worker, winner, figure (about 2 minutes)"
 	@echo "make test         all tests, against a real PostgreSQL"
 	@echo "make check        what continuous integration runs: lint, types, import contracts, tests"
 	@echo "make clean        stop the database and remove .venv; storage/ is left alone"
