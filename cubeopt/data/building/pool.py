@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import xxhash
-from jaxtyping import Float, Int, UInt64
+from jaxtyping import Bool, Float, Int, UInt64
 from torch import Tensor
 
 from cubeopt.data.building import duplicates
@@ -86,9 +86,7 @@ def gather(sources: Sequence[Source], near: float | None, progress: Progress) ->
             sides.append(_Side(source, number, start))
             start += source.usable_rows
     digests = _digests(sides, start, progress)
-    order = np.lexsort((digests[:, 1], digests[:, 0]))
-    ordered = digests[order]
-    fresh = np.append(True, (ordered[1:] != ordered[:-1]).any(axis=1))
+    order, fresh = _ordered(digests)
     of_occurrence = np.empty(start, dtype=np.int64)
     of_occurrence[order] = np.cumsum(fresh) - 1
     sentences = Sentences(tuple(sides), torch.from_numpy(order[fresh]))
@@ -103,11 +101,32 @@ def gather(sources: Sequence[Source], near: float | None, progress: Progress) ->
     return Pool(
         tuple(sources),
         sentences,
-        ordered[fresh],
+        digests[order[fresh]],
         _by_source(sources, torch.from_numpy(of_occurrence)),
         duplicates.representatives(len(sentences), pairs),
         duplicates.components(len(sentences), pairs),
     )
+
+
+def _ordered(
+    digests: UInt64[np.ndarray, "O 2"],
+) -> tuple[Int[np.ndarray, " O"], Bool[np.ndarray, " O"]]:
+    """Stable places of ascending *digests*, and where each of equal ones comes for the first time.
+
+    Their first halves nearly always tell, and sorting these and then numbers is ten times quicker.
+    """
+    first, second = (np.ascontiguousarray(half) for half in digests.T)
+    order = np.argsort(first)
+    fresh = np.append(True, np.diff(first[order]) != 0)
+    both = (np.cumsum(fresh) - 1) * len(order) + order
+    both.sort()
+    order = both % len(order)
+    seconds = second[order]
+    if not fresh.all() and (~fresh[1:] & (seconds[1:] != seconds[:-1])).any():
+        order = np.lexsort((second, first))
+        changed = (half[order][1:] != half[order][:-1] for half in (first, second))
+        fresh = np.append(True, np.logical_or(*changed))
+    return order, fresh
 
 
 def _by_source(

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import xxhash
@@ -70,3 +71,18 @@ def test_rows_that_are_not_whole_pieces_are_hashed_all_the_same(
     pieces = pool.gather([source], None, lambda *step: seen.append(step))
     assert (whole.digests == pieces.digests).all()
     assert seen == [("hashing rows", done, 100) for done in [*range(7, 100, 7), 100]]
+
+
+@pytest.mark.parametrize("firsts", [1, 3, 1000, 2**63])
+@pytest.mark.parametrize("seconds", [1, 2, 2**63])
+def test_digests_are_ordered_by_both_halves_and_equal_ones_as_they_come(firsts, seconds):
+    random = np.random.default_rng(firsts % 97 + seconds % 89)
+    halves = [random.integers(0, most, 500, dtype=np.uint64) for most in (firsts, seconds)]
+    digests = np.stack(halves, axis=1)
+    digests = np.concatenate([digests, digests[:200]])
+    order, fresh = pool._ordered(digests)
+    assert np.array_equal(order, np.lexsort((digests[:, 1], digests[:, 0])))
+    ordered = digests[order].tolist()
+    assert fresh.tolist() == [
+        index == 0 or row != ordered[index - 1] for index, row in enumerate(ordered)
+    ]
