@@ -7,6 +7,7 @@ CPU times are those of the process in one thread, so that other work on the mach
 import multiprocessing
 import os
 import platform
+import signal
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -227,6 +228,7 @@ def _in_processes(target: Callable[..., None], count: int, given: tuple[Any, ...
         raise ConfigError("a measuring process ended early; is there enough memory?") from error
     finally:
         for worker in workers:
+            worker.terminate()  # no loss: all that is wanted of it has come, or never will
             worker.join()
     return found
 
@@ -268,7 +270,8 @@ def _figure(
 
 
 def _settle(device: torch.device) -> None:
-    """What a worker does before it trains."""
+    """What a worker does before it trains; Ctrl-C is its parent's, who ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     devices.prepare(device.index if device.type == "cuda" else None)
 
 

@@ -4,6 +4,7 @@ The seeds of a variant train as one pack; variants train side by side, one proce
 """
 
 import multiprocessing
+import signal
 import statistics
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -171,7 +172,8 @@ def _heard(pipe: Any, running: Mapping[Any, BaseProcess]) -> Progress | _Done:
 
 
 def _train(pipe: Connection, variant: Variant, request: Request) -> None:
-    """All seeds of one variant as a pack."""
+    """All seeds of one variant as a pack; Ctrl-C is its parent's, who ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         pipe.send(_trained(pipe, variant, request))
     except CubeoptError as error:
