@@ -13,6 +13,7 @@ from cubeopt.lattice.cube import Cube
 from cubeopt.trial import CubeShape
 
 _REPEATS = 7
+_SHAPES = ((8192, 32), (32, 160), (8192, 160))  # of the factors whose products are timed
 # Numbers that one exchange moves for each number of the state, forward and back, if each matrix
 # product and each sum over links is a kernel of its own, and what is element by element goes with
 # one of them. Counted on a cube with attention; ours moves some more.
@@ -51,9 +52,6 @@ def rates(device: torch.device) -> Rates:
     two, out = torch.zeros_like(one), torch.zeros_like(one)
     moved = _best(lambda: torch.add(one, two, out=out), device)
     return Rates(flops, 3.0 * one.nbytes / moved)
-
-
-_SHAPES = ((8192, 32), (32, 160), (8192, 160))
 
 
 def work(cube: Cube) -> Work:

@@ -91,6 +91,7 @@ def test_a_ratio_is_taken_round_by_round_and_held_against_its_goal():
     found = {ratio.what: ratio for ratio in feeding._ratios(Task.NLI, times)}
     assert not found["DataLoader / feed, in the short trials of a study"].met
     assert found["8 DataLoaders / feed, 8 slots apart"].value == pytest.approx(3.192)
+    assert not found["DataLoader / feed, for the first time"].met
     assert found["feed, for the first time / step"].value == pytest.approx(0.02)
     assert not found["feed, for the first time / step"].met
     assert found["DataLoader / bare copy of the rows"].met is None
