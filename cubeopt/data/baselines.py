@@ -3,7 +3,7 @@
 In the metrics of a trial: fvu, the fraction of variance unexplained, is the sum of squared errors
 over the sum of squared distances of the targets to their *training* mean (0 is perfect); cosine is
 the mean cosine of prediction and target (1 is perfect); top1 and mrr say whether a prediction finds
-its own target among those of the split (see `retrieval`; 1 is perfect).
+its own target among those of its task in the split (see `retrieval`; 1 is perfect).
 
 Shapes: N rows, D embedding, K principal components.
 """
@@ -131,7 +131,7 @@ def _retrieved(
     found: dict[str, dict[str, float]] = {}
     for name, predict in predictors.items():
         guess = predict(source).float()
-        ranks = retrieval.ranks(guess, target.float(), rows.target[places])
+        ranks = retrieval.ranks(guess, target.float(), rows.target[places], rows.task[places])
         found[name] = {
             f"{metric}{group}": measure(ranks[some])
             for group, some in task_groups(rows.task[places], tasks).items()

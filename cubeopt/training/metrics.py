@@ -29,7 +29,8 @@ def evaluate(
 
     fvu: squared errors over squared distances to the training mean (0 perfect, 1 the mean).
     cosine: mean cosine of output and target. top1, mrr: how often, and how nearly, the output finds
-    its own target. effective_rank: along how many directions the outputs vary (see `sampled`).
+    its own target among those of its task. effective_rank: along how many directions the outputs
+    vary (see `sampled`).
     These are of embeddings as they stand in the dataset, whatever its normalisation, and where the
     feed has several tasks also by task: fvu/nli, ...
     loss/...: each term of the loss, unweighted. steps: mean exchanges taken.

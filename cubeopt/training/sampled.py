@@ -69,7 +69,7 @@ def metrics(sample: Sample, tasks: Sequence[Task]) -> list[dict[str, float]]:
 def _of_trial(
     output: Float[Tensor, "K D"], sample: Sample, groups: dict[str, Tensor]
 ) -> dict[str, float]:
-    ranks = retrieval.ranks(output, sample.target, sample.sentence)
+    ranks = retrieval.ranks(output, sample.target, sample.sentence, sample.task)
     row = {}
     for name, rows in groups.items():
         row[f"top1{name}"] = retrieval.top1(ranks[rows])

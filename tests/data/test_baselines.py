@@ -162,20 +162,24 @@ def test_cosines_are_means_over_the_validation_rows(held: Dataset, tasks: list[T
 
 @pytest.mark.parametrize("limit", [retrieval.LIMIT, 11])
 @pytest.mark.parametrize("tasks", [DIALOGUE, BOTH])
-def test_retrieval_is_among_the_distinct_targets_of_the_split(
+def test_retrieval_is_among_the_distinct_targets_of_the_task(
     held: Dataset, tasks: list[Task], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retrieval, "LIMIT", limit)
     rows = held.rows(tasks, "validation")
     some = retrieval.places(len(rows))
     unseen, wanted = (each[some] for each in _split(held, tasks, "validation"))
-    sentence = rows.target[some].tolist()
+    sentence, task = rows.target[some].tolist(), rows.task[some].tolist()
     mean = _split(held, tasks, "train")[1].mean(0)
     for name, guess in {"identity": unseen, "mean": mean.expand_as(unseen)}.items():
         likeness = torch.cosine_similarity(guess[:, None], wanted[None], dim=2)
         ranks = []
         for row, own in enumerate(sentence):
-            others = dict(zip(sentence, likeness[row].tolist(), strict=True))
+            others = {
+                candidate: float(likeness[row, place])
+                for place, candidate in enumerate(sentence)
+                if task[place] == task[row]
+            }
             right = others.pop(own)
             ranks.append(1 + sum(other >= right for other in others.values()))
         for metric, values in {

@@ -85,7 +85,11 @@ def test_retrieval_and_rank_are_those_of_the_split_in_one_piece(dataset, tasks, 
     likeness = torch.cosine_similarity(output[:, None], target[None], dim=2)
     ranks = []
     for row, own in enumerate(rows.target[some].tolist()):
-        others = {int(each): likeness[row, k] for k, each in enumerate(rows.target[some])}
+        others = {
+            int(each): likeness[row, k]
+            for k, each in enumerate(rows.target[some])
+            if task[k] == task[row]
+        }
         right = others.pop(own)
         ranks.append(1 + sum(bool(other >= right) for other in others.values()))
     found = run.evaluate("validation")[0]
