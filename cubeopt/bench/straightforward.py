@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cubeopt.lattice.cube import Cube, Passage
-from cubeopt.lattice.links import Links
+from cubeopt.lattice.links import Hearing, Links
 from cubeopt.lattice.pack import columns
 from cubeopt.training import losses, weighting
 from cubeopt.trial import OptimKnobs, TrialSpec
@@ -37,6 +37,9 @@ class StraightCube(nn.Module):
         assert (cube.shape.gate, cube.shape.halting) == ("learned", "fixed")
         self.shape, self.wiring, self.tiers = cube.shape, cube.wiring, tiers
         self.own = nn.ParameterDict()
+        self._hearing = {
+            name.value: Hearing([getattr(cube.wiring, name)]) for name in cube.shape.experts
+        }
         links = {f"{name}.link": getattr(cube.wiring, name) for name in cube.shape.experts}
         for name, value in cube.layout.named(row).items():
             if tiers is not Tiers.SPARSE and name in links:
@@ -86,7 +89,7 @@ class StraightCube(nn.Module):
     def _heard(self, name: str, links: Links, said: Float[Tensor, "C B S"]) -> Tensor:
         rows = said.flatten(1)
         if self.tiers is Tiers.SPARSE:
-            bags = links.of_pack(1)
+            bags = self._hearing[name].of_pack(1)
             weights = self[f"{name}.link"]
             heard = F.embedding_bag(
                 bags.speaker, rows, bags.starts, mode="sum", per_sample_weights=weights
@@ -102,8 +105,7 @@ class StraightCube(nn.Module):
     def _functional(self, shown: Float[Tensor, "C B S"]) -> Float[Tensor, "C B S"]:
         if self.tiers is Tiers.ATTENTION:
             return self._linear("functional", self._attended(shown))
-        loudness = torch.sigmoid(self._linear("functional.loudness", shown))
-        said = self._linear("functional.message", shown) * loudness
+        said = F.glu(self._linear("functional.speech", shown))
         heard = self._heard("functional", self.wiring.functional, said)
         return torch.tanh(self._linear("functional", shown) + heard)
 

@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from cubeopt.lattice import exchange, geometry, halting
 from cubeopt.lattice.exchange import Exchange, Exchanging, exchanging
 from cubeopt.lattice.experts import Weights
-from cubeopt.lattice.layers import Layout, Parameter, linear, linear_parameters
+from cubeopt.lattice.layers import Gradients, Layout, Parameter, linear, linear_parameters
 from cubeopt.lattice.pack import Column
+from cubeopt.lattice.roughness import Roughness
 from cubeopt.trial import CubeShape
 
 # Bytes of what all steps would keep for the gradient; beyond, each step is computed a second time.
@@ -43,6 +44,7 @@ class Cube:
         self.shape = shape
         self.wiring = geometry.geometry(shape).to(device)
         self.layout = Layout(_parameters(shape, self.wiring))
+        self._roughness = Roughness(shape.lattice_size)
 
     def forward(
         self,
@@ -55,10 +57,11 @@ class Cube:
 
         *knobs* are those of CubeKnobs; *kept* is what dropout multiplies the shown states with.
         """
-        weights = self.layout.views(arena)
+        gradients = Gradients()
+        weights = self.layout.opened(arena, gradients)
         state = self._enter(weights, source)
         walk = _Walk(self.shape, state, knobs)
-        exchange = self._exchanging(weights, state)
+        exchange = self._exchanging(weights, gradients, state)
         for step in range(self.shape.lattice_steps):
             if walk.over():
                 break
@@ -72,7 +75,7 @@ class Cube:
             active,
             active.sum(1),
             walk.ponder(),
-            walk.change / self.shape.lattice_steps,
+            walk.change(),
             self._roughness(state),
         )
 
@@ -84,9 +87,12 @@ class Cube:
         empty = written.new_zeros(trials, self.shape.cells, samples, self.shape.state_size)
         return empty.index_copy(1, self.wiring.written, written)
 
-    def _exchanging(self, weights: Weights, state: Float[Tensor, "P C B S"]) -> Exchanging:
+    def _exchanging(
+        self, weights: Weights, gradients: Gradients, state: Float[Tensor, "P C B S"]
+    ) -> Exchanging:
         """One step as a function; of large lattices it keeps only the state for the gradient."""
-        exchange = exchanging(self.shape, self.wiring, weights)
+        rows = state.shape[1] * state.shape[2]
+        exchange = exchanging(self.shape, self.wiring, weights, gradients, rows)
         bytes_kept = state.nbytes * self.shape.lattice_steps * _KEPT_STATES
         if not torch.is_grad_enabled() or bytes_kept <= _MOST_KEPT[state.device.type]:
             return exchange
@@ -101,11 +107,6 @@ class Cube:
             values = face.transpose(1, 2).flatten(2)
         return linear(weights, "leave", values)
 
-    def _roughness(self, state: Float[Tensor, "P C B S"]) -> Float[Tensor, " P"]:
-        grid = state.unflatten(1, self.wiring.size)
-        along = [grid.diff(dim=axis).square().flatten(1).mean(1) for axis in (1, 2, 3)]
-        return (along[0] + along[1] + along[2]) / 3.0
-
 
 class _Walk:
     """The samples on their way through the steps, and which of them still go on."""
@@ -113,11 +114,11 @@ class _Walk:
     def __init__(self, shape: CubeShape, state: Float[Tensor, "P C B S"], knobs: Column) -> None:
         self._shape, self._knobs = shape, knobs
         self.state = state
-        self.change = state.new_zeros(len(state))
         self._all = torch.ones_like(state[:, 0, :, 0], dtype=torch.bool)
         self.going = None if shape.halting == "fixed" else self._all
         self._pondering = halting.Pondering(state) if shape.halting == "learned" else None
         self._gates: list[Tensor] = []
+        self._changes: list[Float[Tensor, " P"]] = []
         self._active: list[Bool[Tensor, "P B"]] = []
 
     def over(self) -> bool:
@@ -129,7 +130,7 @@ class _Walk:
         going = self._all if self.going is None else self.going
         self._active.append(going)
         self._gates.append(made.share)
-        self.change = self.change + made.change
+        self._changes.append(made.change)
         before, self.state = self.state, made.state
         if self._pondering is not None:
             read = self.state.index_select(1, wiring.read)
@@ -141,8 +142,14 @@ class _Walk:
     def result(self) -> Float[Tensor, "P C B S"]:
         return self.state if self._pondering is None else self._pondering.state
 
+    def change(self) -> Float[Tensor, " P"]:
+        numbers = self._shape.lattice_steps * self.state[0].numel()
+        return torch.stack(self._changes, 1).sum(1) / numbers
+
     def ponder(self) -> Float[Tensor, " P"]:
-        return torch.zeros_like(self.change) if self._pondering is None else self._pondering.cost()
+        if self._pondering is None:
+            return self.state.new_zeros(len(self.state))
+        return self._pondering.cost()
 
     def record(self) -> tuple[Float[Tensor, "P T E C B"], Float[Tensor, "P T B"]]:
         """Gates and who was active, with zeros for steps that nobody took.

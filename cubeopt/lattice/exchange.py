@@ -4,16 +4,18 @@ P trials, C cells, B samples, R rows (cells times samples), S state size, E expe
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cubeopt.lattice.experts import PROPOSING, Exchanged, Weights, prepared
+from cubeopt.lattice.experts import PROPOSING, Exchanged, Going, Made, Weights, made
 from cubeopt.lattice.geometry import Geometry
-from cubeopt.lattice.layers import Parameter, linear_parameters
-from cubeopt.trial import CubeShape
+from cubeopt.lattice.layers import Gradients, Parameter, linear_parameters
+from cubeopt.lattice.links import hear, hear_backward
+from cubeopt.trial import CubeShape, Expert
 
 State = Float[Tensor, "P C B S"]
 
@@ -23,7 +25,7 @@ class Exchange(NamedTuple):
 
     state: State  # afterwards
     share: Float[Tensor, "P E C B"]  # of each expert in the move of a cell; 0 where it stood still
-    change: Float[Tensor, " P"]  # mean square of the moves
+    change: Float[Tensor, " P"]  # sum of the squares of the moves
 
 
 # Of the state, what dropout multiplies the shown states with, and who still goes on.
@@ -40,14 +42,16 @@ def parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
     ]
 
 
-def exchanging(shape: CubeShape, wiring: Geometry, weights: Weights) -> Exchanging:
-    """The exchange of a lattice with these *weights*."""
-    given = prepared({each.name: weights[each.name] for each in parameters(shape, wiring)})
-    given.pop("distant.time", None)
-    names, tensors = list(given), list(given.values())
+def exchanging(
+    shape: CubeShape, wiring: Geometry, weights: Weights, gradients: Gradients, rows: int
+) -> Exchanging:
+    """The exchange of a lattice with these *weights*, whose gradients it leaves in *gradients*."""
+    used = {each.name: weights[each.name] for each in parameters(shape, wiring)}
+    ready = made(wiring, used, gradients, rows)
+    names, tensors = list(ready.weights), list(ready.weights.values())
 
     def exchange(state: Tensor, kept: Tensor | None, going: Tensor | None) -> Exchange:
-        return Exchange(*_Exchange.apply(shape, wiring, names, state, kept, going, *tensors))
+        return Exchange(*_Exchange.apply(shape, ready, names, state, kept, going, *tensors))
 
     return exchange
 
@@ -57,83 +61,93 @@ def _is_gated(shape: CubeShape) -> bool:
 
 
 class _Exchange(torch.autograd.Function):
+    """The weights are inputs, so that autograd asks for theirs after all exchanges.
+
+    Their gradients are not given, but added up by `Gradients`.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
         shape: CubeShape,
-        wiring: Geometry,
+        made: Made,
         names: list[str],
         state: Tensor,
         kept: Tensor | None,
         going: Tensor | None,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        weights = dict(zip(names, tensors, strict=True))
-        scale = _scale(state)
+        made = replace(made, weights=dict(zip(names, tensors, strict=True)))
+        inverse = _inverse(state, made.one)
+        scale = inverse.rsqrt()
         by = scale if kept is None else scale * kept
-        shown = torch.addcmul(weights["place.vector"][:, :, None], state, by).flatten(1, 2)
-        x = Exchanged(weights, wiring, shown)
-        share = _shares(shape, weights, shown)
+        shown = torch.addcmul(made.weights["place.vector"][:, :, None], state, by).flatten(1, 2)
+        heard = None
+        if made.of_shown is not None:
+            heard = hear(made.wiring.of_shown, made.of_shown, shown)
+        x = Exchanged(made, shown, heard)
+        share = _shares(shape, made.weights, shown)
         if going is not None:
             share = (share.unflatten(2, state.shape[1:3]) * going[:, None, None]).flatten(2)
-        proposals, needed = [], []
-        for expert in shape.experts:
-            proposal, saved = PROPOSING[expert].forward(x)
-            proposals.append(proposal)
-            needed.append(saved)
+        proposals = shown.new_empty(len(shape.experts), *shown.shape)
+        needed = [
+            PROPOSING[expert].forward(x, proposal)
+            for expert, proposal in zip(shape.experts, proposals, strict=True)
+        ]
         move = proposals[0] * share[:, 0, :, None]
         for e, proposal in enumerate(proposals[1:], start=1):
             move.addcmul_(proposal, share[:, e, :, None])
-        ctx.shape, ctx.wiring, ctx.names = shape, wiring, names
+        ctx.shape, ctx.made, ctx.names = shape, made, names
         ctx.counts = [len(saved) for saved in needed]
         flat = [tensor for saved in needed for tensor in saved]
-        ctx.save_for_backward(state, kept, scale, shown, share, move, *proposals, *flat, *tensors)
-        change = torch.linalg.vector_norm(move, dim=(1, 2)).square() / move[0].numel()
+        ctx.save_for_backward(
+            *(state, kept, inverse, scale, shown, heard, share, move, proposals), *flat, *tensors
+        )
+        change = torch.linalg.vector_norm(move, dim=(1, 2)).square()
         return state + move.view(state.shape), share.unflatten(2, state.shape[1:3]), change
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        state, kept, scale, shown, share, move, *rest = ctx.saved_tensors
-        of_state, of_share, of_change = gradients
-        count = len(ctx.shape.experts)
-        proposals, flat = rest[:count], iter(rest[count : count + sum(ctx.counts)])
-        x = Exchanged(
-            dict(zip(ctx.names, rest[count + sum(ctx.counts) :], strict=True)), ctx.wiring, shown
-        )
-        of: Weights = {}
-        by_move = of_change * (2.0 / move[0].numel())
-        of_move = torch.addcmul(of_state.flatten(1, 2), move, by_move[:, None, None])
-        of_share = of_share.flatten(2).clone()
-        of_shown = torch.zeros_like(shown)
+    def backward(ctx: Any, *found: Tensor) -> tuple[Tensor | None, ...]:
+        state, kept, inverse, scale, shown, heard, share, move, proposals, *rest = ctx.saved_tensors
+        of_state, of_share, of_change = found
+        flat, weights = iter(rest), rest[sum(ctx.counts) :]
+        made = replace(ctx.made, weights=dict(zip(ctx.names, weights, strict=True)))
+        x = Exchanged(made, shown, heard)
+        of_move = torch.addcmul(of_state.flatten(1, 2), move, of_change[:, None, None], value=2.0)
+        of_shares = (proposals * of_move).sum(-1).transpose(0, 1) + of_share.flatten(2)
+        of_shown = _shares_backward(ctx.shape, x, of_shares, share)
+        of_proposals = of_move * share.transpose(0, 1)[..., None]
+        of_heard = shown.new_empty(len(made.wiring.of_shown.tiers), *shown.shape)
         for e, expert in enumerate(ctx.shape.experts):
             saved = tuple(next(flat) for _ in range(ctx.counts[e]))
-            of_share[:, e] += (of_move * proposals[e]).sum(-1)
-            of_proposal = of_move * share[:, e, :, None]
-            PROPOSING[expert].backward(x, of_proposal, saved, of_shown, of)
-        if _is_gated(ctx.shape):
-            _shares_backward(x, of_share, share, of_shown, of)
+            going = Going(of_proposals[e], of_shown, of_heard)
+            PROPOSING[expert].backward(x, going, proposals[e], saved)
+        _hearing_backward(ctx.shape, x, of_heard, of_shown)
         of_seen = of_shown.view(state.shape)
-        of["place.vector"] = of_seen.sum(2)
+        made.gradients.add("place.vector", of_seen.sum(2))
         if kept is not None:
             of_seen = of_seen * kept
-        of_before = _scale_backward(of_seen, state, scale).add_(of_state)
-        return None, None, None, of_before, None, None, *(of[name] for name in ctx.names)
+        of_before = _shown_backward(of_seen, state, inverse, scale, of_state)
+        return None, None, None, of_before, None, None, *(None for _ in ctx.names)
 
 
-def _scale(state: State) -> Float[Tensor, "P C B 1"]:
-    """What a state is multiplied with to be shown.
+def _inverse(state: State, one: Float[Tensor, ""]) -> Float[Tensor, "P C B 1"]:
+    """One over the square of what a state is multiplied with to be shown.
 
-    Bounded like a norm for large states, linear for small ones: a norm proper would keep only the
-    sign of the single number written on a cell.
+    The product is bounded like a norm for large states, linear for small ones: a norm proper would
+    keep only the sign of the single number written on a cell.
     """
     size = torch.linalg.vector_norm(state, dim=-1, keepdim=True)
-    return torch.rsqrt(1.0 + size.square() / state.shape[-1])
+    return torch.addcmul(one, size, size, value=1.0 / state.shape[-1])
 
 
-def _scale_backward(of_shown: State, state: State, scale: Tensor) -> State:
-    """The gradient of the state through state * scale(state)."""
-    along = (of_shown * state).sum(-1, keepdim=True) * scale * scale * scale / -state.shape[-1]
-    return (of_shown * scale).addcmul_(state, along)
+def _shown_backward(
+    of_shown: State, state: State, inverse: Tensor, scale: Tensor, more: State
+) -> State:
+    """The gradient of the state through state * scale, and *more*."""
+    along = (of_shown * state).sum(-1, keepdim=True).div_(inverse)
+    inner = torch.addcmul(of_shown, state, along, value=-1.0 / state.shape[-1])
+    return torch.addcmul(more, inner, scale)
 
 
 def _shares(
@@ -142,20 +156,32 @@ def _shares(
     count = len(shape.experts)
     if not _is_gated(shape):
         return shown.new_full((len(shown), count, shown.shape[1]), 1.0 / count)
-    scores = torch.baddbmm(weights["gate.bias"][:, None], shown, weights["gate.weight"])
     # Experts before rows: a softmax over a last axis of three would not use the vector units.
-    return scores.mT.contiguous().softmax(1)
+    scores = torch.baddbmm(weights["gate.bias"][..., None], weights["gate.weight"].mT, shown.mT)
+    return scores.softmax(1)
 
 
 def _shares_backward(
-    x: Exchanged,
-    of_share: Float[Tensor, "P E R"],
-    share: Float[Tensor, "P E R"],
-    of_shown: Float[Tensor, "P R S"],
-    of: Weights,
+    shape: CubeShape, x: Exchanged, of_share: Float[Tensor, "P E R"], share: Float[Tensor, "P E R"]
+) -> Float[Tensor, "P R S"]:
+    """The gradient of what is shown; a cell that stood still has shares of 0, and so none."""
+    if not _is_gated(shape):
+        return torch.zeros_like(x.shown)
+    of_score = torch.ops.aten._softmax_backward_data(of_share, share, 1, share.dtype)
+    x.gradients.add_product("gate.bias", of_score, x.made.ones.mT)
+    x.gradients.add_product("gate.weight", x.shown.mT, of_score.mT)
+    return of_score.mT @ x.weights["gate.weight"].mT
+
+
+def _hearing_backward(
+    shape: CubeShape, x: Exchanged, of_heard: Float[Tensor, "K P R S"], of_shown: Tensor
 ) -> None:
-    """Add to *of_shown*; a cell that stood still has shares of 0, and so no gradient."""
-    of_score = share * (of_share - (share * of_share).sum(1, keepdim=True))
-    of["gate.bias"] = of_score.sum(2)
-    of["gate.weight"] = (of_score @ x.shown).mT
-    of_shown.baddbmm_(of_score.mT, x.weights["gate.weight"].mT)
+    """Add to *of_shown* what comes back over the links."""
+    if x.made.of_shown is None:
+        return
+    hearing = x.made.wiring.of_shown
+    more, of_links = hear_backward(of_heard, hearing, x.made.of_shown, x.shown)
+    of_shown.add_(more)
+    for expert, of_link in zip((Expert.LOCAL, Expert.DISTANT), of_links, strict=True):
+        if expert in shape.experts:
+            x.gradients.add(f"{expert}.link", of_link)

@@ -6,13 +6,14 @@ C cells, F cells of a face, K cells.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from cubeopt.errors import ConfigError
-from cubeopt.lattice.links import Links
+from cubeopt.lattice.links import Hearing, Links
 from cubeopt.trial import CubeShape, Expert
 
 Offset = tuple[int, int, int]
@@ -41,6 +42,16 @@ class Geometry:
     local: Links
     functional: Links
     distant: Links
+
+    @cached_property
+    def of_shown(self) -> Hearing:
+        """What the local and the distant tier hear of what the cells show."""
+        return Hearing([self.local, self.distant])
+
+    @cached_property
+    def of_said(self) -> Hearing:
+        """What the functional tier hears of what the cells say."""
+        return Hearing([self.functional])
 
     def to(self, device: torch.device) -> "Geometry":
         return Geometry(

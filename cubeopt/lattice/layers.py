@@ -8,8 +8,9 @@ operations for the optimizer whatever the number of layers, and a slot is refill
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -63,6 +64,24 @@ class Layout:
             for p, block, size in zip(self.parameters, blocks, self._sizes, strict=True)
         }
 
+    def opened(self, arena: Float[Tensor, "P N"], gradients: "Gradients") -> dict[str, Tensor]:
+        """`views`, whose gradients are what autograd finds and what *gradients* was given."""
+        views = _Opened.apply(self, gradients, arena)
+        # Each has a node of its own in the graph: a way back to one does not lead to all others.
+        return {p.name: v.view(v.shape) for p, v in zip(self.parameters, views, strict=True)}
+
+    def joined(self, parts: Sequence[Tensor | None], like: Float[Tensor, "P N"]) -> Tensor:
+        """The inverse of `views`, of as many trials as *like* has; None and gaps are zero."""
+        zero = like.new_zeros(1, 1)
+        blocks = []
+        for part, parameter, size in zip(parts, self.parameters, self._sizes, strict=True):
+            if part is not None:
+                blocks.append(part.reshape(len(like), -1))
+                size -= parameter.count
+            if size:
+                blocks.append(zero.expand(len(like), size))
+        return torch.cat(blocks, dim=1)
+
     def named(self, row: Float[Tensor, " N"]) -> dict[str, Tensor]:
         """Each parameter of one trial, without the trial axis."""
         return {name: view[0] for name, view in self.views(row[None]).items()}
@@ -93,10 +112,66 @@ class Layout:
             view.fill_(float(parameter.decays))
         return row[0]
 
-    def by_module(self, values: Float[Tensor, "P N"]) -> Float[Tensor, "P M"]:
-        """Sum *values* over the weights of each module, in the order of `modules`."""
-        blocks = values.split(self._module_sizes, dim=1)
-        return torch.stack([block.sum(1) for block in blocks], dim=1)
+    def norms(self, values: Float[Tensor, "P N"]) -> Float[Tensor, "P M"]:
+        """The norm of *values* over the weights of each module, in the order of `modules`."""
+        blocks = [block for row in values for block in row.split(self._module_sizes)]
+        norms = torch.stack(torch._foreach_norm(blocks))
+        return norms.view(len(values), len(self.modules))
+
+
+class Gradients:
+    """What layers that write out their gradients add up, by the name of a weight.
+
+    A weight that is used in every step has as many gradients; autograd would keep each of them and
+    add them in passes of their own.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Add *value*, which belongs to nobody else."""
+        if name in self._sums:
+            self._sums[name].add_(value)
+        else:
+            self._sums[name] = value
+
+    def add_product(self, name: str, left: Tensor, right: Tensor) -> None:
+        """Add the matrix product of two factors, trial by trial."""
+        if name in self._sums:
+            self._sums[name].baddbmm_(left, right)
+        else:
+            self._sums[name] = torch.bmm(left, right)
+
+    def add_multiple(self, name: str, left: Tensor, right: Tensor) -> None:
+        """Add the product of two factors, element by element."""
+        if name in self._sums:
+            self._sums[name].addcmul_(left, right)
+        else:
+            self._sums[name] = left * right
+
+    def taken(self, name: str) -> Tensor | None:
+        """The sum, which is nought from now on; None if nothing was added."""
+        return self._sums.pop(name, None)
+
+
+class _Opened(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, layout: Layout, gradients: Gradients, arena: Float[Tensor, "P N"]
+    ) -> tuple[Tensor, ...]:
+        ctx.layout, ctx.gradients = layout, gradients
+        ctx.save_for_backward(arena)
+        ctx.set_materialize_grads(False)
+        return tuple(layout.views(arena).values())
+
+    @staticmethod
+    def backward(ctx: Any, *found: Tensor | None) -> tuple[None, None, Tensor]:
+        parts = []
+        for parameter, each in zip(ctx.layout.parameters, found, strict=True):
+            more = ctx.gradients.taken(parameter.name)
+            parts.append(more if each is None else each if more is None else each + more)
+        return None, None, ctx.layout.joined(parts, ctx.saved_tensors[0])
 
 
 def linear_parameters(name: str, inputs: int, outputs: int, gain: float = 1.0) -> list[Parameter]:

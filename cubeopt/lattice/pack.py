@@ -32,6 +32,10 @@ class Column:
         marks = [getattr(k, name) == choice for k in self._knobs]
         return self._column(f"{name}={choice}", marks, torch.bool)
 
+    def anyone_chose(self, name: str, choice: str) -> bool:
+        """Whether the knob *name* of some slot is *choice*."""
+        return any(getattr(k, name) == choice for k in self._knobs)
+
     def _column(self, key: str, values: list[Any], dtype: torch.dtype) -> Tensor:
         if key not in self._columns:
             self._columns[key] = torch.tensor(values, dtype=dtype, device=self._device)

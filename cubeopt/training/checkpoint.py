@@ -25,7 +25,7 @@ from cubeopt.training.feed import Feed
 from cubeopt.training.loop import TrialState
 from cubeopt.training.schedules import Plateau
 
-_FORMAT = 3
+_FORMAT = 4
 _TENSORS, _FACTS = "state.safetensors", "state.json"
 _MOMENTS = ("weights", "mean", "square")
 _DAMAGE = (

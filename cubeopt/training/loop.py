@@ -31,7 +31,7 @@ from cubeopt.training.weighting import Weighting
 from cubeopt.trial import CubeShape, TrialSpec
 
 _STATUS = Path("/proc/self/status")
-_TINY = 1e-12
+_TINY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -272,12 +272,12 @@ class PackRun:
         moving = [slot for slot in self.busy if counts[slot]]
         if not moving:
             return None
-        squares = self.cube.layout.by_module(gradient.square())
-        norm = squares.sum(1).sqrt()
+        norms = self.cube.layout.norms(gradient)
+        norm = torch.linalg.vector_norm(norms, dim=1)
         before = self.arena.clone() if ended else None
         resting = [slot for slot in self.busy if not counts[slot]]
         self._optim.step(self.arena, optim.clipped(gradient, norm, limit), pace, resting)
-        self._tally.add_updates(torch.cat([norm[:, None], squares.sqrt()], dim=1), counts)
+        self._tally.add_updates(torch.cat([norm[:, None], norms], dim=1), counts)
         averaged = [slot for slot in moving if self._averaging.has(slot)]
         self._averaging.follow({slot: self._held(slot).updates + 1 for slot in averaged})
         return None if before is None else self._ratios(before)
@@ -285,10 +285,10 @@ class PackRun:
     def _ratios(self, before: Float[Tensor, "P N"]) -> Float[Tensor, "P M"]:
         """Size of the weights' change since *before* over their size: of all, and by module."""
         change, size = (
-            self.cube.layout.by_module(rows.square()) for rows in (self.arena - before, before)
+            torch.cat([torch.linalg.vector_norm(each, dim=1, keepdim=True), each], dim=1)
+            for each in map(self.cube.layout.norms, (self.arena - before, before))
         )
-        squares = [torch.cat([each.sum(1, keepdim=True), each], dim=1) for each in (change, size)]
-        return (squares[0] / squares[1].clamp(min=_TINY)).sqrt()
+        return change / size.clamp(min=_TINY)
 
     def _paces(self) -> tuple[optim.Pace, Float[Tensor, " P"]]:
         """How the next update moves each slot, and its clip."""

@@ -6,6 +6,7 @@ All terms work on standardised embeddings: a reconstruction of 1 is no better th
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from cubeopt.lattice.pack import Column
 
 TERMS = ("reconstruction", "similarity", "diversity", "emergence", "lattice", "spatial", "ponder")
 _TINY = 1e-8
+_SHORTEST = 1e-12  # length of a vector that has a direction
 
 
 def reconstruction(
@@ -34,8 +36,7 @@ def similarity(
     0 when samples that were alike are as alike again. Not divided by the spread of the input's
     cosines: that is so small (0.06 on sentences) that the term would drown reconstruction.
     """
-    outputs, inputs = F.normalize(output, dim=-1), F.normalize(source, dim=-1)
-    return (outputs @ outputs.mT - inputs @ inputs.mT).square().mean((1, 2))
+    return _Similarity.apply(output, source)
 
 
 def diversity(output: Float[Tensor, "P B D"]) -> Float[Tensor, " P"]:
@@ -50,9 +51,7 @@ def mutual_information(
 
     Over the steps that samples took.
     """
-    taken = active.sum((1, 2)) * gates.shape[3]
-    mean = gates.sum((1, 3, 4)) / taken[:, None]
-    return _entropy(mean, dim=1) - _entropy(gates, dim=2).sum((1, 2, 3)) / taken
+    return _Informed.apply(gates, active)
 
 
 def emergence(
@@ -63,7 +62,9 @@ def emergence(
     The latter, legacy_log, is minus the log of the mean squared distance to the input.
     """
     most = math.log(max(2, passage.gates.shape[2]))  # one expert has nothing to decide
-    informed = -mutual_information(passage.gates, passage.active) / most
+    informed = mutual_information(passage.gates, passage.active) / -most
+    if not knobs.anyone_chose("emergence", "legacy_log"):
+        return informed
     copied = (passage.output - source).square().mean((1, 2))
     legacy = -torch.log(copied + _TINY)
     return torch.where(knobs.chose("emergence", "legacy_log"), legacy, informed)
@@ -87,5 +88,44 @@ def terms(
     }
 
 
-def _entropy(shares: Tensor, dim: int) -> Tensor:
-    return -(shares * (shares + _TINY).log()).sum(dim)
+class _Similarity(torch.autograd.Function):
+    """With its gradient of the output; the source has none."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Float[Tensor, "P B D"], source: Float[Tensor, "P B D"]
+    ) -> Float[Tensor, " P"]:
+        size = torch.linalg.vector_norm(output, dim=-1, keepdim=True).clamp_min(_SHORTEST)
+        outputs, inputs = output / size, F.normalize(source, dim=-1, eps=_SHORTEST)
+        unlike = torch.baddbmm(inputs @ inputs.mT, outputs, outputs.mT, beta=-1.0)
+        ctx.save_for_backward(outputs, size, unlike)
+        return unlike.square().mean((1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Float[Tensor, " P"]) -> tuple[Tensor, None]:
+        outputs, size, unlike = ctx.saved_tensors
+        of_outputs = unlike @ outputs
+        along = (of_outputs * outputs).sum(-1, keepdim=True)
+        scale = of_mean[:, None, None] * (4.0 / unlike[0].numel()) / size
+        return torch.addcmul(of_outputs, outputs, along, value=-1.0).mul_(scale), None
+
+
+class _Informed(torch.autograd.Function):
+    """Mutual information with its gradient (log gate - log mean gate) / taken, of the gates."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gates: Float[Tensor, "P T E C B"], active: Float[Tensor, "P T B"]
+    ) -> Float[Tensor, " P"]:
+        taken = active.sum((1, 2)) * gates.shape[3]
+        mean = gates.sum((1, 3, 4)) / taken[:, None]
+        of_gates, of_mean = (each.clamp_min(_TINY).log_() for each in (gates, mean))
+        ctx.save_for_backward(of_gates, of_mean, taken)
+        decided = (gates * of_gates).sum((1, 2, 3, 4)) / taken
+        return decided - (mean * of_mean).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, of_sum: Float[Tensor, " P"]) -> tuple[Tensor, None]:
+        of_gates, of_mean, taken = ctx.saved_tensors
+        scale = (of_sum / taken)[:, None, None, None, None]
+        return (of_gates - of_mean[:, None, :, None, None]).mul_(scale), None

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -81,20 +80,19 @@ class PackAdamW:
                 continue
             if decay > 0.0:
                 arena[slot].addcmul_(arena[slot], self._decay_mask, value=-rate * decay)
-            adamw(
+            torch._fused_adamw_(
                 [arena[slot]],
                 [gradient[slot]],
                 [self.mean[slot]],
                 [self.square[slot]],
                 [],
-                [torch.tensor(number - 1.0)],
-                fused=True,
-                amsgrad=False,
+                [torch.tensor(number)],
+                lr=rate,
                 beta1=_BETA1,
                 beta2=_BETA2,
-                lr=rate,
                 weight_decay=0.0,
                 eps=_EPSILON,
+                amsgrad=False,
                 maximize=False,
             )
 

@@ -52,7 +52,7 @@ def test_the_plain_step_is_the_same_step(tiers):
         assert run.running(0)["loss/total"] == pytest.approx(sum(plain) / len(plain), rel=1e-5)
     named = run.cube.layout.named(run.state(0).weights)
     # Decay pulls matrices only in a pack, and everything in the plain code: look at matrices.
-    for name in ("enter.weight", "functional.message.weight", "gate.weight", "leave.weight"):
+    for name in ("enter.weight", "functional.speech.weight", "gate.weight", "leave.weight"):
         torch.testing.assert_close(cube[name].detach(), named[name], rtol=1e-3, atol=1e-5)
 
 

@@ -127,10 +127,8 @@ class SlowCube:
         return self.layer("local", shown[cell]) + self.heard(Expert.LOCAL, shown, cell)
 
     def functional(self, shown, cell):
-        said = [
-            self.layer("functional.message", s) * self.layer("functional.loudness", s).sigmoid()
-            for s in shown
-        ]
+        speech = [self.layer("functional.speech", s).chunk(2) for s in shown]
+        said = [message * loudness.sigmoid() for message, loudness in speech]
         heard = self.heard(Expert.FUNCTIONAL, said, cell)
         return torch.tanh(self.layer("functional", shown[cell]) + heard)
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from cubeopt.lattice.layers import Layout, Parameter, linear, linear_parameters
+from cubeopt.lattice.layers import Gradients, Layout, Parameter, linear, linear_parameters
 
 LAYOUT = Layout(
     [
@@ -51,6 +51,35 @@ def test_a_packed_linear_is_torchs_linear_for_each_trial():
         torch.testing.assert_close(out[p], expected)
 
 
+def test_an_opened_arena_has_the_gradients_of_autograd_and_those_added_up():
+    arena = torch.stack([LAYOUT.initial(seed) for seed in range(2)]).double().requires_grad_()
+    gradients = Gradients()
+    views = LAYOUT.opened(arena, gradients)
+    assert all(torch.equal(views[name], view) for name, view in LAYOUT.views(arena).items())
+    gradients.add("place.vector", torch.full((2, 2, 7), 2.0, dtype=torch.float64))
+    gradients.add("place.vector", torch.ones(2, 2, 7, dtype=torch.float64))
+    gradients.add("first.bias", torch.full((2, 3), 5.0, dtype=torch.float64))
+    left, right = (
+        torch.randn(2, 5, 4, dtype=torch.float64),
+        torch.randn(2, 4, 3, dtype=torch.float64),
+    )
+    gradients.add_product("first.weight", left, right)
+    gradients.add_product("first.weight", left, right)
+    gradients.add_multiple("clock.time", views["clock.time"].detach(), right[:, 0])
+    gradients.add_multiple("clock.time", views["clock.time"].detach(), right[:, 1])
+    (found,) = torch.autograd.grad((7.0 * views["first.bias"]).sum(), arena, retain_graph=True)
+    expected = torch.zeros_like(arena)
+    parts = LAYOUT.views(expected)
+    parts["place.vector"].fill_(3.0)
+    parts["first.bias"].fill_(12.0)
+    parts["first.weight"].copy_(2.0 * left @ right)
+    parts["clock.time"].copy_(0.25 * (right[:, 0] + right[:, 1]))
+    torch.testing.assert_close(found, expected)
+    # What was added up is spent: a second way back finds autograd's part alone.
+    (again,) = torch.autograd.grad((7.0 * views["first.bias"]).sum(), arena)
+    assert again.sum() == 7.0 * 6
+
+
 def test_decay_touches_matrices_and_not_biases():
     named = LAYOUT.named(LAYOUT.decay_mask())
     assert {name: set(mask.flatten().tolist()) for name, mask in named.items()} == {
@@ -61,10 +90,11 @@ def test_decay_touches_matrices_and_not_biases():
     }
 
 
-def test_by_module_sums_each_modules_numbers():
+def test_norms_are_those_of_each_modules_numbers():
     ones = torch.stack(
         [LAYOUT.row({n: torch.ones_like(v) for n, v in LAYOUT.named(LAYOUT.initial(0)).items()})]
         * 2
     )
     assert LAYOUT.modules == ("first", "place", "clock")
-    assert LAYOUT.by_module(ones).tolist() == [[18.0, 14.0, 3.0]] * 2
+    expected = torch.tensor([18.0, 14.0, 3.0]).sqrt().expand(2, -1)
+    torch.testing.assert_close(LAYOUT.norms(ones), expected)
