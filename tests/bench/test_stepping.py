@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from cubeopt.bench import floor, stepping
+from cubeopt.bench import floor, packing, stepping
 from cubeopt.bench.operations import Operations
 from cubeopt.lattice.cube import Cube
 from cubeopt.training.optim import PackAdamW
@@ -25,8 +25,8 @@ SMALL = CubeShape(
 
 def test_a_report_has_every_section_and_is_one_json_document(monkeypatch):
     monkeypatch.setattr(stepping, "SHAPE", SMALL)
-    monkeypatch.setattr(stepping, "_TOGETHER_SECONDS", 0.2)
-    monkeypatch.setattr(stepping.throughput, "_SECONDS", 0.05)
+    monkeypatch.setattr(packing, "_TOGETHER_SECONDS", 0.2)
+    monkeypatch.setattr(packing.throughput, "_SECONDS", 0.05)
     told = []
     report = stepping.measure(CPU, 2, {"small": SMALL}, told.append)
     assert told == ["beside the plain code", "operations", "sizes", "side by side"]
@@ -49,6 +49,22 @@ def test_a_report_has_every_section_and_is_one_json_document(monkeypatch):
     assert content["machine"]["threads"] == torch.get_num_threads()
 
 
+@pytest.mark.parametrize(("most", "found"), [(5, 0), (8, 8), (13, 12), (1000, 16)])
+def test_the_largest_is_the_last_that_fits_and_none_is_tried_after_it(most, found):
+    tried = []
+
+    def fits(edge):
+        tried.append(edge)
+        return edge <= most
+
+    assert packing.last(range(8, 17, 4), fits) == found
+    assert tried == [edge for edge in (8, 12, 16) if edge - 4 <= most]
+
+
+def test_a_cube_that_can_be_trained_fits():
+    assert packing._fits(SMALL, CPU)
+
+
 def test_operations_are_counted_whatever_their_size_and_views_are_not():
     for size in (2, 200):
         x = torch.randn(size, size)
@@ -62,7 +78,7 @@ def test_the_operations_of_a_step_do_not_grow_with_the_pack(monkeypatch):
     monkeypatch.setattr(PackAdamW, "one_by_one", PackAdamW.together)
     counts = []
     for width in (2, 6):
-        run = stepping.packed(SMALL, width, CPU)
+        run = packing.packed(SMALL, width, CPU)
         with Operations() as operations:
             run.step()
         counts.append(operations.count)
