@@ -54,7 +54,8 @@ def test_cube8_is_the_cube_of_the_main_config_trained_as_it_learns_best() -> Non
     section = configuration.read_mapping(MAIN_CONFIG)["real_training"]
     base = dict(study.load(ROOT / "studies" / "cube8.yaml").base)
     learned = {
-        **{"learning_rate": 0.004, "weight_decay": 0.1, "ema_decay": 0.999},
+        **{"learning_rate": 0.004, "weight_decay": 0.3, "ema_decay": 0.999},
+        "input_noise": 0.5,
         **{"similarity_weight": 0.0, "diversity_weight": 0.0, "emergence_weight": 0.02},
     }
     assert {**section, "task": "reconstruct", **learned} == base
