@@ -19,7 +19,7 @@ from cubeopt.trial import CubeShape, Expert
 Offset = tuple[int, int, int]
 
 _LINK_SEED = 20_25  # the wiring is part of the architecture: equal for every trial of a shape
-_PIECE = 1 << 24  # pairs of cells looked at in one go
+_PIECE = 1 << 22  # pairs of cells looked at in one go
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,8 @@ def _distant(shape: CubeShape, tiers: Tiers) -> Links:
     generator = torch.Generator().manual_seed(_LINK_SEED)
     chosen = []
     for piece in where.split(max(1, _PIECE // cells)):
-        near = (piece[:, None] - where).square().sum(-1) <= _squared(tiers.functional)
+        squared = sum((a[:, None] - b).square() for a, b in zip(piece.T, where.T, strict=True))
+        near = squared <= _squared(tiers.functional)
         draw = torch.rand(near.shape, generator=generator).masked_fill(near, 2.0)
         chosen.append(draw.topk(count, dim=1, largest=False).indices.sort(1).values)
     listener = torch.arange(cells).repeat_interleave(count)
