@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cubeopt.lattice.experts import PROPOSING, Exchanged, Going, Made, Weights, made
+from cubeopt.lattice.experts import PROPOSING, Back, Exchanged, Made, Weights, made
 from cubeopt.lattice.geometry import Geometry
 from cubeopt.lattice.layers import Gradients, Parameter, linear_parameters
 from cubeopt.lattice.links import hear, hear_backward
@@ -120,8 +120,8 @@ class _Exchange(torch.autograd.Function):
         of_heard = shown.new_empty(len(made.wiring.of_shown.tiers), *shown.shape)
         for e, expert in enumerate(ctx.shape.experts):
             saved = tuple(next(flat) for _ in range(ctx.counts[e]))
-            going = Going(of_proposals[e], of_shown, of_heard)
-            PROPOSING[expert].backward(x, going, proposals[e], saved)
+            back = Back(of_proposals[e], of_shown, of_heard)
+            PROPOSING[expert].backward(x, back, proposals[e], saved)
         _hearing_backward(ctx.shape, x, of_heard, of_shown)
         of_seen = of_shown.view(state.shape)
         made.gradients.add("place.vector", of_seen.sum(2))

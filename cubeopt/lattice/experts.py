@@ -70,7 +70,7 @@ class Exchanged:
 
 
 @dataclass(frozen=True, eq=False)
-class Going:
+class Back:
     """The gradients of an exchange on their way back; an expert adds to them in place."""
 
     proposal: Rows  # of what the expert proposed
@@ -88,7 +88,7 @@ class Proposing:
 
     parameters: Callable[[CubeShape, Geometry], list[Parameter]]
     forward: Callable[[Exchanged, Rows], Kept]
-    backward: Callable[[Exchanged, Going, Rows, Kept], None]
+    backward: Callable[[Exchanged, Back, Rows, Kept], None]
 
 
 def _local_parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
@@ -102,9 +102,9 @@ def _local(x: Exchanged, proposal: Rows) -> Kept:
     return ()
 
 
-def _local_backward(x: Exchanged, going: Going, proposal: Rows, kept: Kept) -> None:
-    _linear_backward(x, "local", going.proposal, going.shown)
-    _heard_backward(x, "local", going.proposal, x.heard_by(_LOCAL), going.heard[_LOCAL])
+def _local_backward(x: Exchanged, back: Back, proposal: Rows, kept: Kept) -> None:
+    _linear_backward(x, "local", back.proposal, back.shown)
+    _heard_backward(x, "local", back.proposal, x.heard_by(_LOCAL), back.heard[_LOCAL])
 
 
 def _functional_parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
@@ -130,18 +130,18 @@ def _functional(x: Exchanged, proposal: Rows) -> Kept:
     return speech, said, heard
 
 
-def _functional_backward(x: Exchanged, going: Going, proposal: Rows, kept: Kept) -> None:
+def _functional_backward(x: Exchanged, back: Back, proposal: Rows, kept: Kept) -> None:
     assert x.made.of_said is not None
     speech, said, heard = kept
-    inner = torch.ops.aten.tanh_backward(going.proposal, proposal)
-    _linear_backward(x, "functional", inner, going.shown)
+    inner = torch.ops.aten.tanh_backward(back.proposal, proposal)
+    _linear_backward(x, "functional", inner, back.shown)
     of_heard = torch.empty_like(heard)
     _heard_backward(x, "functional", inner, heard, of_heard)
     hearing = x.made.wiring.of_said
     of_said, (of_link,) = hear_backward(of_heard[None], hearing, x.made.of_said, said)
     x.gradients.add("functional.link", of_link)
     of_speech = torch.ops.aten.glu_backward(of_said, speech, -1)
-    _linear_backward(x, "functional.speech", of_speech, going.shown)
+    _linear_backward(x, "functional.speech", of_speech, back.shown)
 
 
 def _distant_parameters(shape: CubeShape, wiring: Geometry) -> list[Parameter]:
@@ -170,23 +170,23 @@ def _distant(x: Exchanged, proposal: Rows) -> Kept:
     return first, first_way, inside, second, second_way
 
 
-def _distant_backward(x: Exchanged, going: Going, proposal: Rows, kept: Kept) -> None:
+def _distant_backward(x: Exchanged, back: Back, proposal: Rows, kept: Kept) -> None:
     first, first_way, inside, second, second_way = kept
     rate, stay = (x.weights[f"distant.{name}"][:, None] for name in ("rate", "stay"))
     weight = x.weights["distant.weight"].mT
-    x.gradients.add_multiple("distant.rate", going.proposal, second_way)
-    of_way = going.proposal * rate
+    x.gradients.add_multiple("distant.rate", back.proposal, second_way)
+    of_way = back.proposal * rate
     inner = torch.ops.aten.tanh_backward(of_way, second)
-    of_inside = (going.proposal - of_way).baddbmm_(inner, weight)
+    of_inside = (back.proposal - of_way).baddbmm_(inner, weight)
     x.gradients.add_product("distant.weight", inside.mT, inner)
     x.gradients.add_multiple("distant.rate", of_inside, first_way)
     torch.mul(of_inside, rate, out=of_way)
     first_inner = torch.ops.aten.tanh_backward(of_way, first)
-    going.shown.addcmul_(of_inside, stay).sub_(going.proposal).baddbmm_(first_inner, weight)
+    back.shown.addcmul_(of_inside, stay).sub_(back.proposal).baddbmm_(first_inner, weight)
     x.gradients.add_product("distant.weight", x.shown.mT, first_inner)
     inner.add_(first_inner)
     _bias_backward(x, "distant", inner)
-    _heard_backward(x, "distant", inner, x.heard_by(_DISTANT), going.heard[_DISTANT])
+    _heard_backward(x, "distant", inner, x.heard_by(_DISTANT), back.heard[_DISTANT])
 
 
 class _Rate(torch.autograd.Function):
