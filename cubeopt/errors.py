@@ -11,6 +11,7 @@ Every error a person can meet.
     + UnknownNameError
   - CheckpointError
   - DivergedError
+  - DeviceLostError
   - StorageError
     + SchemaError
   - LeaseLostError
@@ -66,6 +67,10 @@ class CheckpointError(CubeoptError):
 
 class DivergedError(CubeoptError):
     """Training left the finite numbers."""
+
+
+class DeviceLostError(CubeoptError):
+    """The device failed, and this process cannot use it any more."""
 
 
 class StorageError(CubeoptError):

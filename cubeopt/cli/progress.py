@@ -18,7 +18,7 @@ from cubeopt.db import records
 from cubeopt.db.engine import Engine
 from cubeopt.db.tables import RunState, StudyState
 from cubeopt.search import study as study_file
-from cubeopt.service.worker import Event, Happening
+from cubeopt.service.events import Event, Happening
 
 _LOOK_SECONDS = 2.0  # between two looks at how far the studies are
 

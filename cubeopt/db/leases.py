@@ -1,4 +1,4 @@
-"""What a worker does with the runs it holds: beat, report, release, fail.
+"""What a worker does with the runs it holds: beat and report; db.attempts has how it leaves them.
 
 Every write carries the token of its lease. Tokens only grow, so a worker whose run was leased
 again, or returned to the queue, can write nothing more.
@@ -16,7 +16,6 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 
 from cubeopt.db.engine import transaction
 from cubeopt.db.tables import EndClass, RunKind, RunState
-from cubeopt.errors import LeaseLostError
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def beat(engine: Engine, worker_id: int, leases: Sequence[Lease], lease_seconds:
     """Extend *leases* and note the heartbeat; the ids of the runs that are still ours."""
     with transaction(engine) as connection:
         connection.execute(_NOTE_HEARTBEAT, {"worker_id": worker_id})
-        held = connection.execute(_EXTEND, {**_arrays(leases), "lease_seconds": lease_seconds})
+        held = connection.execute(_EXTEND, {**arrays(leases), "lease_seconds": lease_seconds})
         return set(held.scalars())
 
 
@@ -78,7 +77,7 @@ _NOTE_HEARTBEAT = text("""
 
 # The runs among :run_ids that the given tokens still hold. Rows are locked in one order
 # everywhere, so that two workers, one of them a zombie, cannot lock each other out.
-_HELD = """
+HELD = """
     SELECT run.id FROM cubeopt.runs run
         JOIN unnest(CAST(:run_ids AS bigint[]), CAST(:tokens AS bigint[])) AS lease(id, token)
         ON run.id = lease.id AND run.token = lease.token
@@ -88,7 +87,7 @@ _HELD = """
 """
 
 _EXTEND = text(f"""
-    WITH held AS MATERIALIZED ({_HELD})
+    WITH held AS MATERIALIZED ({HELD})
     UPDATE cubeopt.runs run
     SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
     FROM held WHERE run.id = held.id
@@ -106,12 +105,12 @@ def report(
     """
     by_run = {one.run_id: one for one in reports}
     assert len(by_run) == len(reports), "a pack reports each of its runs once"
-    leases = _arrays([Lease(one.run_id, one.token) for one in reports])
+    leases = arrays([Lease(one.run_id, one.token) for one in reports])
     verdicts = dict.fromkeys(by_run, Verdict.LOST)
     with transaction(engine) as connection:
         runs = list(connection.execute(_REPORTED, leases).mappings())
         _queue_up_at_rungs(connection, runs, by_run)
-        held = set(connection.execute(text(_HELD), leases).scalars())
+        held = set(connection.execute(text(HELD), leases).scalars())
         runs = [run for run in runs if run["id"] in held]
         _record(connection, [by_run[run["id"]] for run in runs])
         standings = _standings(connection, runs, by_run)
@@ -188,7 +187,8 @@ _RECORD = text("""
                 THEN coalesce(reported.value, run.value) ELSE run.value END,
             checkpoint = coalesce(reported.checkpoint, run.checkpoint),
             checkpoint_epoch = CASE WHEN reported.checkpoint IS NULL
-                THEN run.checkpoint_epoch ELSE reported.epoch END
+                THEN run.checkpoint_epoch ELSE reported.epoch END,
+            suspect = false
         FROM reported WHERE run.id = reported.run_id AND run.token = reported.token
         RETURNING run.id
     )
@@ -261,10 +261,10 @@ def _end(connection: Connection, run: RowMapping, one: EpochReport, verdict: Ver
     }
     connection.execute(_END_RUN, values)
     ended = {"run_id": one.run_id, "token": one.token, "end_class": end_class, "error": None}
-    connection.execute(_END_ATTEMPT, ended)
+    connection.execute(END_ATTEMPT, ended)
     if run["kind"] == RunKind.SHORT and verdict is not Verdict.COMPLETE:
         reason = {"end": end_class, "epoch": one.epoch, "value": _finite(one.value)}
-        _explain(connection, one.run_id, reason)
+        explain(connection, one.run_id, reason)
     logger.info("run %d ended at epoch %d: %s", one.run_id, one.epoch, end_class)
 
 
@@ -275,85 +275,14 @@ _END_RUN = text("""
     WHERE id = :run_id AND token = :token
 """)
 
-_END_ATTEMPT = text("""
+END_ATTEMPT = text("""
     UPDATE cubeopt.attempts
     SET ended_at = clock_timestamp(), end_class = :end_class, error = :error
     WHERE run_id = :run_id AND token = :token
 """)
 
 
-def release(
-    engine: Engine, leases: Sequence[Lease], end_class: EndClass = EndClass.PREEMPTED
-) -> set[int]:
-    """Give runs back to the queue; the ids of those that were still ours."""
-    with transaction(engine) as connection:
-        values = {**_arrays(leases), "end_class": end_class}
-        return set(connection.execute(_RELEASE, values).scalars())
-
-
-_RELEASE = text(f"""
-    WITH held AS MATERIALIZED ({_HELD}), returned AS (
-        UPDATE cubeopt.runs run
-        SET state = 'waiting', worker_id = NULL, lease_expires_at = NULL
-        FROM held WHERE run.id = held.id
-        RETURNING run.id, run.token
-    ), ended AS (
-        UPDATE cubeopt.attempts attempt
-        SET ended_at = clock_timestamp(), end_class = :end_class
-        FROM returned WHERE attempt.run_id = returned.id AND attempt.token = returned.token
-    )
-    SELECT id FROM returned
-""")
-
-
-def fail(
-    engine: Engine, lease: Lease, end_class: EndClass, error: str, retry_limit: int
-) -> RunState:
-    """End an attempt with an error; whether the run waits for the next attempt or has failed.
-
-    A run may fail *retry_limit* times and still be tried again. Out of memory before anything was
-    computed is different: the run waits for a pack of half the width, until it was alone in one.
-    Raises LeaseLostError when the run is not ours any more.
-    """
-    error = error.replace("\0", "").encode(errors="replace").decode()  # what PostgreSQL can store
-    smaller = end_class is EndClass.OUT_OF_MEMORY
-    with transaction(engine) as connection:
-        values = {"run_id": lease.run_id, "token": lease.token, "limit": retry_limit}
-        row = connection.execute(_FAIL, {**values, "smaller": smaller}).mappings().one_or_none()
-        if row is None:
-            raise LeaseLostError(
-                f"run {lease.run_id} is not held under token {lease.token} any more; "
-                "its failure was not recorded"
-            )
-        state = RunState(row["state"])
-        ended = {"run_id": lease.run_id, "token": lease.token, "error": error}
-        connection.execute(_END_ATTEMPT, {**ended, "end_class": end_class})
-        if state is RunState.FAILED and row["kind"] == RunKind.SHORT:
-            _explain(connection, lease.run_id, {"end": end_class, "epoch": row["epoch"]})
-    logger.warning("run %d failed (%s), now %s", lease.run_id, end_class, state)
-    return state
-
-
-_FAIL = text("""
-    WITH fate AS MATERIALIZED (
-        SELECT id, :smaller AND epoch = 0 AS resized,
-            CASE WHEN :smaller AND epoch = 0 THEN width > 1 ELSE failures < :limit END AS again
-        FROM cubeopt.runs
-        WHERE id = :run_id AND token = :token AND state = 'running'
-        FOR UPDATE
-    )
-    UPDATE cubeopt.runs run
-    SET state = CASE WHEN again THEN 'waiting' ELSE 'failed' END,
-        width = CASE WHEN resized THEN greatest(width / 2, 1) ELSE width END,
-        failures = CASE WHEN resized THEN failures ELSE failures + 1 END,
-        finished_at = CASE WHEN again THEN NULL ELSE clock_timestamp() END,
-        worker_id = NULL, lease_expires_at = NULL
-    FROM fate WHERE run.id = fate.id
-    RETURNING run.state, run.kind, run.epoch
-""")
-
-
-def _explain(connection: Connection, run_id: int, reason: dict[str, Any]) -> None:
+def explain(connection: Connection, run_id: int, reason: dict[str, Any]) -> None:
     connection.execute(_EXPLAIN, {"run_id": run_id, "reason": json.dumps(reason)})
 
 
@@ -363,7 +292,7 @@ _EXPLAIN = text("""
 """)
 
 
-def _arrays(leases: Sequence[Lease]) -> dict[str, list[int]]:
+def arrays(leases: Sequence[Lease]) -> dict[str, list[int]]:
     return {
         "run_ids": [lease.run_id for lease in leases],
         "tokens": [lease.token for lease in leases],

@@ -58,6 +58,7 @@ class Claim:
     dataset_fingerprint: str
     metric: str
     study_spec: dict[str, Any]
+    suspect: bool  # to be trained alone until it has recorded an epoch
 
 
 def register(
@@ -182,7 +183,7 @@ def claim(
     at its first claim, or *preferred_width* for a run that never began. Runs wider than
     *max_width*, if given, are left for others. With *pack_key* and *width* (the refill of a
     running pack) only runs that fit there are leased. At most as many runs come back as the
-    width has places.
+    width has places; a suspect comes alone, and never into a running pack.
     """
     values = {
         "worker_id": worker_id,
@@ -208,7 +209,7 @@ def claim(
 # another claim holds, so claims never wait for each other and never take a run twice.
 _CLAIM = text("""
     WITH leader AS MATERIALIZED (
-        SELECT pack_key, coalesce(width, :new_width) AS width
+        SELECT id, pack_key, suspect, coalesce(width, :new_width) AS width
         FROM cubeopt.runs
         WHERE state = 'waiting'
             AND study_id IN (
@@ -216,7 +217,7 @@ _CLAIM = text("""
                 WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
             )
             AND coalesce(width, :new_width) BETWEEN :least_width AND :most_width
-            AND (CAST(:pack_key AS text) IS NULL OR pack_key = :pack_key)
+            AND (CAST(:pack_key AS text) IS NULL OR pack_key = :pack_key AND NOT suspect)
         ORDER BY priority DESC, id
         LIMIT least(:limit, 1)
         FOR UPDATE SKIP LOCKED
@@ -225,6 +226,7 @@ _CLAIM = text("""
         FROM leader JOIN cubeopt.runs run
             ON run.pack_key = leader.pack_key
             AND coalesce(run.width, :new_width) = leader.width
+            AND CASE WHEN leader.suspect THEN run.id = leader.id ELSE NOT run.suspect END
         WHERE run.state = 'waiting'
             AND run.study_id IN (
                 SELECT id FROM cubeopt.studies
@@ -247,7 +249,8 @@ _CLAIM = text("""
     SELECT claimed.id AS run_id, claimed.token, trial.number AS trial_number, claimed.study_id,
         study.name AS study, claimed.kind, claimed.spec, claimed.pack_key, claimed.target_epochs,
         claimed.width, claimed.epoch, claimed.checkpoint, claimed.checkpoint_epoch,
-        study.dataset, study.dataset_fingerprint, study.metric, study.spec AS study_spec
+        study.dataset, study.dataset_fingerprint, study.metric, study.spec AS study_spec,
+        claimed.suspect
     FROM claimed
         JOIN cubeopt.trials trial ON trial.id = claimed.trial_id
         JOIN cubeopt.studies study ON study.id = claimed.study_id

@@ -79,6 +79,7 @@ class RunRecord:
     checkpoint: str | None
     checkpoint_epoch: int | None
     failures: int
+    suspect: bool
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -195,6 +195,8 @@ runs = Table(
     Column("checkpoint", Text),
     Column("checkpoint_epoch", Integer),
     Column("failures", Integer, nullable=False, server_default=text("0")),
+    # Its pack broke and nobody knows through whom: to be trained alone until it records an epoch.
+    Column("suspect", Boolean, nullable=False, server_default=text("false")),
     _now("created_at"),
     _moment("started_at"),
     _moment("finished_at"),

@@ -9,7 +9,7 @@ import threading
 
 from optuna.storages import RDBStorage
 
-from cubeopt.db import leader, queue, records
+from cubeopt.db import breaker, leader, queue, records
 from cubeopt.db.engine import Engine, optuna_url
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
@@ -20,6 +20,7 @@ from cubeopt.search.study import StudySpec
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.3
+_FAILURES_IN_A_ROW = 5  # end a study: what fails again and again will not mend itself
 _AHEAD = 4  # waiting trials kept ready at least; more when more are running
 _ENDED = (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
 
@@ -65,6 +66,11 @@ class Coordinator:
     def _advance(self, record: StudyRecord) -> None:
         spec, counterpart = self._opened(record)
         self._show(record, counterpart)
+        reason = breaker.trip(self._engine, record.id, _FAILURES_IN_A_ROW)
+        if reason is not None:
+            logger.warning("study %s failed: %s", record.name, reason)
+            self._show(record, counterpart)
+            return
         counts = records.counts(self._engine, record.id)
         self._ask(record, spec, counterpart, counts)
         if sum(counts[state] for state in _ENDED) >= spec.budget.trials:

@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from cubeopt.training import memory
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import PackRun
 from cubeopt.trial import TrialSpec
@@ -24,7 +25,9 @@ def best_width(spec: TrialSpec, feed: Feed, widest: int | None = None) -> int:
     while width <= limit:
         try:
             measured = _trial_steps_per_second(spec, feed, width)
-        except torch.OutOfMemoryError:
+        except memory.ERRORS as error:
+            if not memory.is_shortage(error):
+                raise
             break
         logger.info("pack width %d: %.1f trial-steps/s", width, measured)
         if measured < rate * _GAIN:

@@ -3,14 +3,14 @@
 import pytest
 from sqlalchemy import text
 
-from cubeopt.db import leases, queue, records
+from cubeopt.db import attempts, leases, queue, records
 from cubeopt.db.engine import optuna_url
 from cubeopt.db.leases import EpochReport, Lease
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
 from cubeopt.errors import CheckpointError
 from cubeopt.search import mirror
 from cubeopt.service.coordinator import Coordinator
-from cubeopt.service.worker import Happening
+from cubeopt.service.events import Happening
 from cubeopt.training import checkpoint
 
 from ..service.conftest import coordinating, create, work  # noqa: F401 - fixtures
@@ -107,7 +107,7 @@ def test_a_checkpoint_that_a_successor_cleared_away_ends_nothing_but_that_run_he
 
     def give_back(event):
         if event.what is Happening.LOST:
-            leases.release(engine, [Lease(taken[0].run_id, taken[0].token)])
+            attempts.release(engine, [Lease(taken[0].run_id, taken[0].token)])
 
     monkeypatch.setattr(checkpoint, "save", cleared)
     with coordinating(engine):

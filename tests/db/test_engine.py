@@ -9,12 +9,14 @@ from pathlib import Path
 import optuna
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from cubeopt.db import engine as db_engine
 from cubeopt.db import records
+from cubeopt.db.engine import transaction
 from cubeopt.db.tables import SCHEMA, metadata
 from cubeopt.errors import SchemaError, StorageError
 from cubeopt.settings import Settings
@@ -82,22 +84,50 @@ def test_processes_that_migrate_at_once_do_it_once(empty_url: str) -> None:
 
     with ThreadPoolExecutor(6) as threads:
         moves = [one.result() for one in [threads.submit(work) for _ in range(6)]]
-    assert sorted(moves, key=str).count((None, "0001")) == 1
-    assert moves.count(("0001", "0001")) == 5
+    assert sorted(moves, key=str).count((None, "0002")) == 1
+    assert moves.count(("0002", "0002")) == 5
 
 
 def test_the_revision_is_none_before_and_the_newest_after(empty_url: str) -> None:
     engine = db_engine.create(empty_url)
     assert db_engine.revision(engine) is None
-    assert db_engine.migrate(engine) == (None, "0001")
-    assert db_engine.revision(engine) == "0001"
+    assert db_engine.migrate(engine) == (None, "0002")
+    assert db_engine.revision(engine) == "0002"
     engine.dispose()
+
+
+def test_what_an_older_revision_held_is_still_there_after_the_newest(empty_url: str) -> None:
+    engine = db_engine.connect(settings(empty_url))
+    with transaction(engine) as connection:
+        config = db_engine._alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    with transaction(engine) as connection:
+        connection.execute(text(_OLD_STUDY))
+        connection.execute(text(_OLD_RUN))
+    assert db_engine.migrate(engine) == ("0001", "0002")
+    (study,) = records.studies(engine)
+    (run,) = records.runs(engine, study.id)
+    assert (study.name, run.epoch, run.suspect) == ("old", 3, False)
+    engine.dispose()
+
+
+_OLD_STUDY = """
+    INSERT INTO cubeopt.studies (name, spec, direction, metric, dataset, dataset_fingerprint,
+        dataset_rows, baselines, code_version)
+    VALUES ('old', '{}', 'minimize', 'fvu', 'd', 'f00d', '{}', '{}', '0');
+    INSERT INTO cubeopt.trials (study_id, number, params) SELECT id, 0, '{}' FROM cubeopt.studies
+"""
+_OLD_RUN = """
+    INSERT INTO cubeopt.runs (trial_id, study_id, kind, spec, pack_key, target_epochs, epoch)
+    SELECT id, study_id, 'short', '{}', 'a', 5, 3 FROM cubeopt.trials
+"""
 
 
 def test_tables_newer_than_the_code_are_refused(engine: Engine, database_url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE cubeopt.alembic_version SET version_num = '9999'"))
-    with pytest.raises(SchemaError, match=r"revision '9999'.*up to '0001'; update cubeopt"):
+    with pytest.raises(SchemaError, match=r"revision '9999'.*up to '0002'; update cubeopt"):
         db_engine.connect(settings(database_url))
 
 
@@ -108,7 +138,7 @@ def test_optuna_lives_in_the_same_database(engine: Engine) -> None:
         study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}), 0.5)
         assert optuna.load_study(storage=storage, study_name="study").best_value == 0.5
         assert records.studies(engine) == []
-        assert db_engine.migrate(engine) == ("0001", "0001")
+        assert db_engine.migrate(engine) == ("0002", "0002")
         versions = [
             (schema, inspect(engine).has_table("alembic_version", schema=schema))
             for schema in ("public", SCHEMA)

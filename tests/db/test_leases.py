@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from cubeopt.db import leases, queue, records
+from cubeopt.db import attempts, leases, queue, records
 from cubeopt.db.leases import EpochReport, Lease, RungQuestion, Verdict
 from cubeopt.db.tables import EndClass, RunKind, RunState
 from cubeopt.errors import LeaseLostError
@@ -45,9 +45,9 @@ def test_a_zombie_writes_nothing(hands: Any, lose: Callable[[Any, Any], None]) -
     assert hands.report(zombie, 1, 0.1, checkpoint="z") == {zombie.run_id: Verdict.LOST}
     assert hands.report(zombie, 5, 0.1, checkpoint="z") == {zombie.run_id: Verdict.LOST}
     assert leases.beat(hands.engine, hands.worker_id, [lease(zombie)], 9999) == set()
-    assert leases.release(hands.engine, [lease(zombie)]) == set()
+    assert attempts.release(hands.engine, [lease(zombie)]) == set()
     with pytest.raises(LeaseLostError, match=f"run {zombie.run_id} .*token 1"):
-        leases.fail(hands.engine, lease(zombie), EndClass.ERROR, "late", 0)
+        attempts.fail(hands.engine, lease(zombie), EndClass.ERROR, "late", 0)
 
     assert (
         records.runs(hands.engine, study.id),
@@ -328,7 +328,7 @@ def test_a_released_run_continues_under_a_higher_token(hands: Any) -> None:
     hands.enqueue(study, [0])
     (first,) = hands.claim()
     hands.report(first, 1, 0.5, checkpoint="one")
-    assert leases.release(hands.engine, [lease(first)]) == {first.run_id}
+    assert attempts.release(hands.engine, [lease(first)]) == {first.run_id}
     run = hands.run(first.run_id)
     assert (run.state, run.end_class, run.worker_id) == (
         RunState.WAITING,
@@ -346,16 +346,17 @@ def test_an_error_is_retried_to_the_limit_and_kept(hands: Any) -> None:
     for _ in range(3):
         (claim,) = hands.claim()
         error = f"Traceback\0 {claim.token} \udce9"
-        states.append(leases.fail(hands.engine, lease(claim), EndClass.ERROR, error, 2))
+        states.append(attempts.fail(hands.engine, lease(claim), EndClass.ERROR, error, 2))
     assert states == [RunState.WAITING, RunState.WAITING, RunState.FAILED]
     assert hands.claim() == []
     run = hands.run(claim.run_id)
     assert (run.failures, run.state, run.end_class) == (3, RunState.FAILED, EndClass.ERROR)
     assert run.finished_at is not None
-    attempts = records.attempts(hands.engine, study.id)
-    assert [attempt.error for attempt in attempts] == [f"Traceback {n} ?" for n in (1, 2, 3)]
+    ended = records.attempts(hands.engine, study.id)
+    assert [attempt.error for attempt in ended] == [f"Traceback {n} ?" for n in (1, 2, 3)]
     (trial,) = records.trials(hands.engine, study.id)
-    assert (trial.state, trial.reason) == (RunState.FAILED, {"end": "error", "epoch": 0})
+    assert trial.state is RunState.FAILED
+    assert trial.reason == {"end": "error", "epoch": 0, "error": "Traceback 3 ?"}
 
 
 def test_out_of_memory_halves_the_pack_until_the_run_is_alone(hands: Any) -> None:
@@ -365,7 +366,9 @@ def test_out_of_memory_halves_the_pack_until_the_run_is_alone(hands: Any) -> Non
         (claim,) = hands.claim(1, preferred_width=4)
         widths.append(claim.width)
         states.append(
-            leases.fail(hands.engine, lease(claim), EndClass.OUT_OF_MEMORY, "CUDA out of memory", 0)
+            attempts.fail(
+                hands.engine, lease(claim), EndClass.OUT_OF_MEMORY, "CUDA out of memory", 0
+            )
         )
     assert widths == [4, 2, 1]
     assert states == [RunState.WAITING, RunState.WAITING, RunState.FAILED]
@@ -375,7 +378,7 @@ def test_out_of_memory_after_the_first_epoch_keeps_the_width_and_counts(hands: A
     hands.enqueue(hands.study(), [0])
     (claim,) = hands.claim(1, preferred_width=4)
     hands.report(claim, 1)
-    state = leases.fail(hands.engine, lease(claim), EndClass.OUT_OF_MEMORY, "out of memory", 1)
+    state = attempts.fail(hands.engine, lease(claim), EndClass.OUT_OF_MEMORY, "out of memory", 1)
     run = hands.run(claim.run_id)
     assert (state, run.width, run.failures) == (RunState.WAITING, 4, 1)
 

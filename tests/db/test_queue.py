@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from cubeopt.db import leases, queue, records
+from cubeopt.db import attempts, leases, queue, records
 from cubeopt.db.leases import Lease
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState, WorkerState
+
+from .conftest import lease
 
 
 def test_a_claim_holds_all_a_worker_needs(hands: Any) -> None:
@@ -94,7 +96,7 @@ def test_the_first_claim_fixes_the_width(hands: Any) -> None:
     hands.enqueue(hands.study(), range(3))
     (narrow,) = hands.claim(1, preferred_width=2)
     (wide,) = hands.claim(1, preferred_width=8)
-    leases.release(hands.engine, [Lease(narrow.run_id, 1), Lease(wide.run_id, 1)])
+    attempts.release(hands.engine, [Lease(narrow.run_id, 1), Lease(wide.run_id, 1)])
     again = hands.claim(8, preferred_width=4)
     assert [(claim.run_id, claim.width) for claim in again] == [(narrow.run_id, 2)]
     again = hands.claim(8, preferred_width=4)
@@ -104,14 +106,14 @@ def test_the_first_claim_fixes_the_width(hands: Any) -> None:
 def test_a_run_that_never_began_joins_a_pack_of_the_width_it_would_get(hands: Any) -> None:
     hands.enqueue(hands.study(), range(2))
     (first,) = hands.claim(1, preferred_width=4)
-    leases.release(hands.engine, [Lease(first.run_id, first.token)])
+    attempts.release(hands.engine, [Lease(first.run_id, first.token)])
     assert [claim.width for claim in hands.claim(8, preferred_width=4)] == [4, 4]
 
 
 def test_a_worker_leaves_runs_wider_than_it_can_hold_to_others(hands: Any) -> None:
     hands.enqueue(hands.study(), range(2))
     (wide,) = hands.claim(1, preferred_width=8)
-    leases.release(hands.engine, [Lease(wide.run_id, wide.token)])
+    attempts.release(hands.engine, [Lease(wide.run_id, wide.token)])
     (claim,) = hands.claim(8, preferred_width=2, max_width=4)
     assert (claim.trial_number, claim.width) == (1, 2)
     assert hands.claim(8, preferred_width=2, max_width=4) == []
@@ -128,7 +130,7 @@ def test_a_refill_takes_only_what_fits_into_the_running_pack(hands: Any) -> None
     hands.enqueue(study, [0], "a")
     hands.enqueue(study, [1], "b")
     (other,) = hands.claim(1, preferred_width=4)
-    leases.release(hands.engine, [Lease(other.run_id, other.token)])  # "a", width 4
+    attempts.release(hands.engine, [Lease(other.run_id, other.token)])  # "a", width 4
     hands.enqueue(study, [2], "b")
     refill = hands.claim(8, preferred_width=1, pack_key="b", width=2)
     assert [(claim.trial_number, claim.width) for claim in refill] == [(1, 2), (2, 2)]
@@ -159,6 +161,30 @@ def test_a_study_that_does_not_run_gives_nothing(hands: Any, state: StudyState) 
     assert [claim.study for claim in hands.claim(8)] == ["open"]
     records.set_state(hands.engine, ended.id, StudyState.RUNNING)
     assert [claim.study for claim in hands.claim(8)] == ["ended"]
+
+
+def test_a_suspect_is_claimed_alone_until_it_has_recorded_an_epoch(hands: Any) -> None:
+    study = hands.study()
+    hands.enqueue(study, range(3))
+    first = hands.claim(2)
+    held = [lease(claim) for claim in first]
+    attempts.release(hands.engine, held, error="the pack broke", suspect=True)
+    ended = records.attempts(hands.engine, study.id)
+    assert [(each.end_class, each.error) for each in ended] == [
+        (EndClass.PREEMPTED, "the pack broke")
+    ] * 2
+    assert [hands.run(claim.run_id).failures for claim in first] == [0, 0]
+    (zero,) = hands.claim(4)
+    assert (zero.trial_number, zero.suspect, zero.width) == (0, True, 8)
+    refill = hands.claim(4, pack_key="a", width=8)
+    assert [claim.trial_number for claim in refill] == [2]
+    hands.report(zero, 1)
+    attempts.release(hands.engine, [lease(zero), *map(lease, refill)])
+    assert [(each.trial_number, each.suspect) for each in hands.claim(4)] == [
+        (0, False),
+        (2, False),
+    ]
+    assert [(each.trial_number, each.suspect) for each in hands.claim(4)] == [(1, True)]
 
 
 def test_an_expired_run_is_taken_only_after_it_was_reaped(hands: Any) -> None:
@@ -280,7 +306,7 @@ def test_the_first_in_the_queue_can_be_looked_at_without_taking_it(hands: Any) -
     assert [found and found.pack_key for found in looked] == ["a", "a", "b", None]
     (claim,) = hands.claim(1, preferred_width=4)
     assert claim.pack_key == "a"
-    leases.release(hands.engine, [Lease(claim.run_id, claim.token)])
+    attempts.release(hands.engine, [Lease(claim.run_id, claim.token)])
     again = queue.first_waiting(hands.engine)
     assert again is not None
     assert (again.pack_key, again.width) == ("a", 4)

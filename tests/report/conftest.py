@@ -123,6 +123,7 @@ class Story:
             "checkpoint": None,
             "checkpoint_epoch": None,
             "failures": 0,
+            "suspect": False,
             "created_at": MOMENT,
             "started_at": None,
             "finished_at": None,

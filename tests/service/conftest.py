@@ -1,6 +1,7 @@
 """A worker and a coordinator that run inside the test."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,10 +14,19 @@ from cubeopt.db.records import StudyRecord
 from cubeopt.search import study
 from cubeopt.service import studies
 from cubeopt.service.coordinator import coordinate
-from cubeopt.service.worker import Event, Options, Worker
+from cubeopt.service.events import Event
+from cubeopt.service.worker import Options, Worker
 from cubeopt.settings import Settings
 
 PROVENANCE = {"code_version": "test", "torch_version": torch.__version__, "hardware": {}}
+
+
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
+    """Wait until *condition* says something true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        time.sleep(0.02)
 
 
 @contextmanager

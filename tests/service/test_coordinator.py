@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from cubeopt.db import leader, leases, queue, records
+from cubeopt.db import attempts, leader, leases, queue, records
 from cubeopt.db.engine import optuna_url
 from cubeopt.db.tables import EndClass, RunState, StudyState
 from cubeopt.search import mirror
@@ -103,13 +103,32 @@ def test_a_study_without_a_result_fails_and_says_why(engine, create, storage):
     coordinator.tick()
     (taken,) = claim(engine)
     lease = leases.Lease(taken.run_id, taken.token)
-    leases.fail(engine, lease, EndClass.ERROR, "boom", retry_limit=0)
+    attempts.fail(engine, lease, EndClass.ERROR, "boom", retry_limit=0)
     coordinator.tick()
     study = records.study(engine, record.name)
     assert (study.state, study.state_reason) == (
         StudyState.FAILED,
         "no trial reached the last rung",
     )
+
+
+def test_failures_in_a_row_end_a_study_and_the_dashboard_has_them(engine, create, storage):
+    record = create(budget={"trials": 20})
+    coordinator = Coordinator(engine, storage)
+    for _ in range(5):
+        coordinator.tick()
+        assert records.study(engine, record.name).state is StudyState.RUNNING
+        (taken,) = claim(engine, limit=1)
+        lease = leases.Lease(taken.run_id, taken.token)
+        attempts.fail(engine, lease, EndClass.ERROR, "boom", retry_limit=0)
+    coordinator.tick()
+    study = records.study(engine, record.name)
+    assert study.state is StudyState.FAILED
+    assert study.state_reason.startswith("5 trials failed in a row (0, 1, 2, 3, 4); the last, ")
+    shown = optuna.load_study(study_name="tiny", storage=storage).trials
+    assert [each.state for each in shown[:5]] == [TrialState.FAIL] * 5
+    coordinator.tick()
+    assert len(records.trials(engine, record.id)) == len(shown)
 
 
 def test_deciding_does_not_load_torch():

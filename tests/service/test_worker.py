@@ -9,13 +9,13 @@ from cubeopt import trial
 from cubeopt.data import dataset
 from cubeopt.db import queue, records
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
-from cubeopt.errors import DataError, UnknownNameError
-from cubeopt.service.worker import Happening
+from cubeopt.errors import DataError, DeviceLostError, UnknownNameError
+from cubeopt.service.events import Happening
 from cubeopt.training import checkpoint
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import PackRun
 
-from .conftest import coordinating
+from .conftest import coordinating, until
 
 
 def finished(engine, record):
@@ -180,6 +180,58 @@ def test_a_run_whose_training_raises_is_retried_and_then_failed_with_its_traceba
     assert "has failed" in told[-1].detail
 
 
+def test_the_trial_that_breaks_its_pack_fails_alone_and_its_neighbours_lose_nothing(
+    engine, create, work, monkeypatch
+):
+    changes = {"rungs": {"epochs": [1, 2, 3], "rule": "none"}, "budget": {"trials": 3}}
+    changes["promotion"] = {"top": 0}
+    calm = create(name="calm", **changes)
+    with coordinating(engine):
+        work(pack=3)
+    record, step = create(**changes), PackRun.step
+
+    def fussy(self):
+        if any(self._held(slot).spec == guilty and self._held(slot).step for slot in self.busy):
+            raise RuntimeError("not with this one")
+        return step(self)
+
+    guilty = trial.from_flat(records.runs(engine, calm.id)[1].spec)
+    monkeypatch.setattr(PackRun, "step", fussy)
+    with coordinating(engine):
+        work(pack=3)
+    values = [
+        {run.trial_number: run for run in finished(engine, each)[1] if run.kind is RunKind.SHORT}
+        for each in (calm, record)
+    ]
+    found = values[1][1]
+    assert (found.state, found.failures) == (RunState.FAILED, 3)
+    for number in (0, 2):
+        assert values[1][number].value == values[0][number].value
+        assert (values[1][number].state, values[1][number].failures) == (RunState.COMPLETE, 0)
+    attempts = records.attempts(engine, record.id)
+    ends = {
+        number: [a.end_class for a in attempts if a.trial_number == number] for number in range(3)
+    }
+    assert ends[1] == [EndClass.PREEMPTED, *[EndClass.ERROR] * 3]
+    assert ends[0][:2] == ends[2][:2] == [EndClass.PREEMPTED, EndClass.DONE]
+    assert "not with this one" in attempts[0].error
+
+
+def test_a_broken_device_ends_the_worker_and_gives_its_runs_back(engine, create, work, monkeypatch):
+    record = create(budget={"trials": 2}, promotion={"top": 0})
+
+    def broken(self):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered\nmore")
+
+    monkeypatch.setattr(PackRun, "step", broken)
+    with coordinating(engine):
+        until(lambda: queue.first_waiting(engine))
+        with pytest.raises(DeviceLostError, match=r"cpu failed \(CUDA error: device-side assert"):
+            work()
+    runs = records.runs(engine, record.id)
+    assert {(run.state, run.failures) for run in runs} == {(RunState.WAITING, 0)}
+
+
 def test_a_diverged_trial_is_a_bad_result_and_its_neighbour_goes_on(engine, create, work):
     search = {"learning_rate": {"choices": [0.01, 900.0]}}
     record = create(search=search, rungs={"epochs": [1, 2, 3], "rule": "none"})
@@ -202,8 +254,7 @@ def test_a_worker_for_an_unknown_study_says_so(work):
 def test_auto_measures_a_width_and_keeps_it_for_the_run(engine, create, work):
     record = create(budget={"trials": 2})
     with coordinating(engine):
-        while queue.first_waiting(engine) is None:
-            pass
+        until(lambda: queue.first_waiting(engine))
         work(pack=None)
     _, runs = finished(engine, record)
     assert all(run.width in (1, 2, 4, 8) for run in runs)

@@ -1,0 +1,142 @@
+"""A pack in training: which run stands in which slot, what is reported, how runs leave."""
+
+from collections.abc import Iterable
+
+from cubeopt import trial
+from cubeopt.db import leases
+from cubeopt.db.leases import EpochReport, RungQuestion, Verdict
+from cubeopt.db.queue import Claim
+from cubeopt.db.tables import RunKind
+from cubeopt.errors import CheckpointError, CubeoptError
+from cubeopt.search import rungs, study
+from cubeopt.service.events import Event, Happening
+from cubeopt.service.station import Held, Station
+from cubeopt.training import checkpoint
+from cubeopt.training.loop import EpochEnd, PackRun
+
+
+class Pack:
+    """Runs of one shape that train side by side on a worker's station."""
+
+    def __init__(self, station: Station, run: PackRun) -> None:
+        self._station, self._run = station, run
+        self.held: dict[int, Held] = {}
+        self._tested = True  # False while a suspect has to show that it was not at fault
+
+    @property
+    def places(self) -> int:
+        """How many runs may join now; none beside a suspect."""
+        return len(self._run.free) if self._tested else 0
+
+    def place(self, claims: Iterable[Claim]) -> None:
+        """Put each claimed run into a free slot, at the step that it has reached."""
+        for claim in claims:
+            # A run that we lost without noticing may come back to us under a newer lease.
+            self._drop([s for s, each in self.held.items() if each.claim.run_id == claim.run_id])
+            self._tested = self._tested and not claim.suspect
+            spec = trial.from_flat(claim.spec)
+            slot = self._run.free[0]
+            try:
+                state = self._station.shelf.take(self._run, claim, spec)
+                self._run.fill(slot, state)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's alone
+                self._run.empty(slot)
+                self._station.broke([Held(claim, spec, claim.epoch)], error)
+                continue
+            epoch = state.step // self._run.steps_per_epoch
+            self.held[slot] = Held(claim, spec, epoch)
+            self._station.tell(Event(Happening.STARTED, claim, epoch))
+
+    def step(self) -> list[EpochEnd]:
+        """Train every run on its next batch; the ends of epochs, to be reported."""
+        return self._run.step()
+
+    def broke(self, error: Exception) -> None:
+        """Training raised *error*: all leave, each to where it belongs."""
+        self._station.broke(list(self.held.values()), error)
+
+    def release(self) -> None:
+        """Give all runs back; the next attempts go on from their checkpoints."""
+        self._station.release(self.held.values())
+
+    def drop_lost(self) -> None:
+        """Stop training runs that another worker may have by now."""
+        lost = self._station.heart.lost()
+        self._drop([slot for slot, each in self.held.items() if each.lease in lost])
+
+    def report(self, ends: Iterable[EpochEnd]) -> None:
+        """Write down the ended epochs in one transaction and act on the verdicts."""
+        reports = {end.slot: told for end in ends if (told := self._checked(end)) is not None}
+        verdicts = leases.report(self._station.engine, list(reports.values()), _decide)
+        for slot, written in reports.items():
+            each = self.held[slot]
+            each.epoch = written.epoch
+            verdict = verdicts[each.claim.run_id]
+            if verdict is not Verdict.LOST and written.checkpoint is not None:
+                self._station.shelf.forget_older(written.checkpoint, each.claim.token)
+            what = Happening.EPOCH if verdict is Verdict.GO_ON else Happening(verdict)
+            self._station.tell(Event(what, each.claim, written.epoch, written.value))
+            if verdict is not Verdict.GO_ON:
+                self._leave(slot)
+            self._tested = True  # a suspect is alone: this report is its own
+
+    def _checked(self, end: EpochEnd) -> EpochReport | None:
+        """The report of an ended epoch; None of a run that left while it was made."""
+        if end.slot not in self.held:
+            return None
+        each = self.held[end.slot]
+        station = self._station
+        try:
+            return self._epoch_report(each, end)
+        except CheckpointError:
+            if leases.beat(station.engine, station.worker_id, [each.lease], station.lease_seconds):
+                raise
+            self._drop([end.slot])  # its new owner cleared our draft away
+        except CubeoptError:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised by this run's own test
+            self._leave(end.slot)
+            station.broke([each], error)
+        return None
+
+    def _epoch_report(self, each: Held, end: EpochEnd) -> EpochReport:
+        claim, metrics = each.claim, dict(end.metrics)
+        at_end = end.epoch == claim.target_epochs
+        test_value = None
+        if claim.kind is RunKind.FULL and at_end and not end.diverged:
+            tested = self._run.evaluate("test", [end.slot])[end.slot]
+            metrics |= {f"test/{name}": value for name, value in tested.items()}
+            test_value = tested[claim.metric]
+        path = None
+        due = claim.kind is RunKind.SHORT or end.epoch % each.spec.plan.save_checkpoint_every == 0
+        if (due or at_end) and not end.diverged:
+            path = self._station.shelf.put(self._run, claim, end, metrics)
+        return EpochReport(
+            run_id=claim.run_id,
+            token=claim.token,
+            epoch=end.epoch,
+            value=metrics.get(f"validation/{claim.metric}"),
+            metrics=checkpoint.finite(metrics),
+            checkpoint=path,
+            diverged=end.diverged,
+            test_value=test_value,
+        )
+
+    def _drop(self, slots: list[int]) -> None:
+        for slot in slots:
+            each = self.held[slot]
+            self._station.tell(Event(Happening.LOST, each.claim, each.epoch))
+            self._leave(slot)
+
+    def _leave(self, slot: int) -> None:
+        each = self.held.pop(slot)
+        self._run.empty(slot)
+        self._station.heart.drop([each.lease])
+
+
+def _decide(question: RungQuestion) -> bool:
+    """Whether the rules of its study end a trial at this rung."""
+    spec = study.parse(question.study_spec, "study")
+    return rungs.prune(
+        spec.rungs, question.epoch, question.value, question.others, spec.objective.direction
+    )

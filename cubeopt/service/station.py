@@ -1,0 +1,94 @@
+"""Where runs come to an end that no report gives them: what the packs of one worker share."""
+
+import logging
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+
+from cubeopt.db import attempts
+from cubeopt.db.engine import Engine
+from cubeopt.db.leases import Lease
+from cubeopt.db.queue import Claim
+from cubeopt.db.tables import EndClass, RunState
+from cubeopt.errors import LeaseLostError
+from cubeopt.service.events import Event, Happening
+from cubeopt.service.heartbeat import Heartbeat
+from cubeopt.service.shelf import Shelf
+from cubeopt.training import memory
+from cubeopt.trial import TrialSpec
+
+logger = logging.getLogger(__name__)
+
+_RETRY_LIMIT = 2  # times that a run is tried again after an error
+
+
+@dataclass
+class Held:
+    """A run that a worker has the lease of."""
+
+    claim: Claim
+    spec: TrialSpec
+    epoch: int  # the last one trained
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(self.claim.run_id, self.claim.token)
+
+
+@dataclass(frozen=True)
+class Station:
+    """One worker's place: its name to the queue, its shelf, its heart, its voice."""
+
+    engine: Engine
+    worker_id: int
+    device: torch.device
+    lease_seconds: float
+    shelf: Shelf
+    heart: Heartbeat
+    tell: Callable[[Event], None]
+
+    def broke(self, held: Sequence[Held], error: Exception) -> None:
+        """Training these runs together raised *error*: find out whose it is.
+
+        Alone, a run is at fault. In company nobody knows: all are given back as suspects, whose
+        next attempts are alone until they have recorded an epoch. Out of memory is nobody's fault
+        but the width's: what has computed nothing yet waits for a pack of half of it.
+        """
+        text, alone = "".join(traceback.format_exception(error)), len(held) == 1
+        end_class, at_fault = EndClass.ERROR, list(held) if alone else []
+        if memory.is_shortage(error):
+            text += memory.shortage(error, self.device) + "\n"
+            end_class = EndClass.OUT_OF_MEMORY
+            at_fault = [each for each in held if alone or each.epoch == 0]
+        self._fail(at_fault, end_class, text)
+        company = [each for each in held if each not in at_fault]
+        if company:
+            numbers = [each.claim.trial_number for each in company]
+            logger.warning("a pack broke (%r); trials %s go on alone", error, numbers)
+            self.release(company, text)
+
+    def release(self, held: Iterable[Held], error: str | None = None) -> None:
+        """Give runs back to the queue, as suspects if there was an *error* in their pack."""
+        held = list(held)
+        leases = [each.lease for each in held]
+        attempts.release(
+            self.engine, leases, EndClass.PREEMPTED, error=error, suspect=error is not None
+        )
+        self.heart.drop(leases)
+        for each in held:
+            self.tell(Event(Happening.RELEASED, each.claim, each.epoch))
+
+    def _fail(self, failed: Iterable[Held], end_class: EndClass, text: str) -> None:
+        """End the attempts of these runs; each waits for its next, or has failed."""
+        cause = text.rstrip().rpartition("\n")[2]
+        for each in failed:
+            state = None
+            with suppress(LeaseLostError):
+                state = attempts.fail(self.engine, each.lease, end_class, text, _RETRY_LIMIT)
+            self.heart.drop([each.lease])
+            again = "will be tried again" if state is RunState.WAITING else "has failed"
+            detail = f"{cause} ({again})"
+            self.tell(Event(Happening.ERROR, each.claim, each.epoch, detail=detail))
