@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -115,7 +115,7 @@ def summarize(
             **{f"{split}_rows": rows for split, rows in study.dataset_rows.items()},
         },
         rungs=list(Rungs.model_validate(study.spec.get("rungs", {})).epochs),
-        warnings=_warnings(study, runs, best),
+        warnings=_warnings(study, trials, runs, best),
         code_version=study.code_version,
         created=study.created_at.isoformat(),
         finished=study.finished_at.isoformat() if study.finished_at else None,
@@ -212,13 +212,18 @@ def _best(
     return None
 
 
-def _warnings(study: StudyRecord, runs: Sequence[RunRecord], best: Best | None) -> list[str]:
+def _warnings(
+    study: StudyRecord,
+    trials: Sequence[TrialRecord],
+    runs: Sequence[RunRecord],
+    best: Best | None,
+) -> list[str]:
     """What a person should know before believing the best value."""
     ordered = _ordered(runs)
     return [
         *_no_better_than_mean(study, ordered, best),
         *(() if study.metric in _OF_RANKS else _identical(ordered)),
-        *_ended_badly(ordered),
+        *_ended_badly(ordered, trials),
     ]
 
 
@@ -254,8 +259,9 @@ def _identical(runs: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def _ended_badly(runs: Sequence[RunRecord]) -> list[str]:
+def _ended_badly(runs: Sequence[RunRecord], trials: Sequence[TrialRecord]) -> list[str]:
     warnings = []
+    causes = {trial.number: _cause(trial.reason) for trial in trials}
     for kind, name in ((RunKind.SHORT, ""), (RunKind.FULL, "the full run of ")):
         of_kind = [run for run in runs if run.kind == kind]
         diverged = [run.trial_number for run in of_kind if run.end_class == EndClass.DIVERGED]
@@ -263,8 +269,34 @@ def _ended_badly(runs: Sequence[RunRecord]) -> list[str]:
         if diverged:
             warnings.append(f"diverged (a result was not finite): {name}{_trials(diverged)}")
         if failed:
-            warnings.append(f"failed: {name}{_trials(failed)}")
+            why = causes if kind == RunKind.SHORT else {}
+            warnings.append(f"failed: {name}{_by_cause(failed, why)}{_streak(of_kind)}")
     return warnings
+
+
+def _cause(reason: Row | None) -> str:
+    """Why a trial failed, in a few words."""
+    if not reason:
+        return ""
+    return str(reason.get("error") or reason["end"].replace("_", " "))
+
+
+def _by_cause(numbers: Sequence[int], causes: Mapping[int, str]) -> str:
+    """ "trials 1 and 2 (RuntimeError: boom), trial 4 (out of memory: ...)"."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number in numbers:
+        groups[causes.get(number, "")].append(number)
+    return ", ".join(
+        _trials(group) + (f" ({cause})" if cause else "") for cause, group in groups.items()
+    )
+
+
+def _streak(runs: Iterable[RunRecord]) -> str:
+    """How many of the runs that ended last failed in a row, where that is more than one."""
+    ended = [(run.finished_at, run.id, run.state) for run in runs if run.finished_at is not None]
+    states = [state for *_, state in sorted(ended, reverse=True)]
+    count = next((at for at, each in enumerate(states) if each != RunState.FAILED), len(states))
+    return f"; the last {count} that ended failed in a row" if count > 1 else ""
 
 
 def _trials(numbers: Sequence[int]) -> str:

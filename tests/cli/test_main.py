@@ -11,14 +11,16 @@ import pytest
 
 import cubeopt
 
-GROUPS = ("", "study", "data", "db", "bench")
+GROUPS = ("", "study", "trial", "data", "db", "bench")
 COMMANDS = (
     *("study create", "study list", "study show", "study export", "study figure"),
+    "trial show",
     *("worker", "coordinator", "train", "dashboard"),
     *("db up", "db stop", "db status", "db migrate", "data inspect", "data build", "bench data"),
 )
 WITH_STORAGE = (
     *("study create FILE", "study list", "study show x", "study export x", "study figure x"),
+    "trial show x 0",
     *("worker --cpu", "coordinator", "dashboard", "db up", "db status", "db migrate"),
 )
 Cli = Spawn = Callable[..., Any]

@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from cubeopt.db.queue import NewTrial
 from cubeopt.db.tables import EndClass, RunState
 from cubeopt.errors import UnknownNameError
 from cubeopt.report.summary import Records, Summary, curves, frame, load, summarize, trial_rows
+
+from .conftest import MOMENT
 
 COMPLETE, PRUNED, FAILED = RunState.COMPLETE, RunState.PRUNED, RunState.FAILED
 RUNNING, WAITING = RunState.RUNNING, RunState.WAITING
@@ -155,6 +159,18 @@ def test_it_tells_of_what_diverged_and_what_failed(story: Any) -> None:
     assert _summary(story.records()).warnings == [
         "diverged (a result was not finite): trials 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more",
         "failed: the full run of trial 0",
+    ]
+
+
+def test_failures_are_grouped_by_their_causes_and_a_row_of_them_is_counted(story: Any) -> None:
+    for number, error in enumerate(["boom", "out of memory: needed 2 GB more", "boom"]):
+        story.short(number, [], FAILED, finished_at=MOMENT + timedelta(seconds=number))
+        reason = {"end": "error", "epoch": 0, "error": error}
+        story.trials[-1] = replace(story.trials[-1], reason=reason)
+    story.short(3, [0.5], COMPLETE, finished_at=MOMENT - timedelta(seconds=1))
+    assert _summary(story.records()).warnings == [
+        "failed: trials 0 and 2 (boom), trial 1 (out of memory: needed 2 GB more); "
+        "the last 3 that ended failed in a row"
     ]
 
 

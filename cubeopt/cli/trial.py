@@ -1,0 +1,72 @@
+"""`cubeopt trial`: the story of one trial."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cubeopt import settings
+from cubeopt.cli.options import Json, Storage, connected
+from cubeopt.cli.printing import cell, print_json, say, table
+
+if TYPE_CHECKING:
+    from cubeopt.report.summary import Row
+
+app = typer.Typer(
+    help="Look at one trial of a study.",
+    epilog="\b\nExample: cubeopt trial show quickstart 3",
+    no_args_is_help=True,
+)
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
+Number = Annotated[int, typer.Argument(min=0, metavar="NUMBER", help="The trial's number.")]
+
+
+@app.command(
+    short_help="The whole story of a trial.",
+    epilog="\b\nExample: cubeopt trial show quickstart 3 --json",
+)
+def show(study: Study, number: Number, storage: Storage = None, as_json: Json = False) -> None:
+    """The whole story of a trial: values, rungs, attempts, and why each of them ended."""
+    from cubeopt.db import records
+    from cubeopt.report import summary
+    from cubeopt.report.story import story
+
+    with connected(settings.load(storage)) as engine:
+        told = story(summary.load(engine, study), number, records.workers(engine))
+    if as_json:
+        print_json(told)
+        return
+    say(f"trial {number} of study {study}: {told['state']}" + _because(told["reason"]))
+    values = ", ".join(f"{name} {cell(value)}" for name, value in told["params"].items())
+    say(f"values: {values}; seed {told['seed']}")
+    _print("runs", told["runs"], "kind state epoch target_epochs value test_value width failures")
+    _print("rungs", told["rungs"], "epoch value rank of verdict")
+    if told["attempts"]:
+        shown = "kind attempt worker device from_epoch started seconds end"
+        _print("attempts", told["attempts"], shown)
+    else:
+        say("no attempt yet")
+    for attempt in told["attempts"]:
+        if attempt["error"]:
+            say(f"{attempt['kind']} run, attempt {attempt['attempt']} ({attempt['end']}):")
+            for line in attempt["error"].rstrip().splitlines():
+                say(f"    {cell(line)}")
+
+
+def _because(reason: dict[str, Any] | None) -> str:
+    if not reason:
+        return ""
+    cause = f": {cell(reason['error'])}" if reason.get("error") else ""
+    return f" ({reason['end'].replace('_', ' ')} at epoch {reason['epoch']}{cause})"
+
+
+def _print(title: str, rows: "list[Row]", names: str) -> None:
+    columns = names.split()
+    if rows:
+        table(title, columns, [[_short(row[name]) for name in columns] for row in rows])
+
+
+def _short(value: Any) -> Any:
+    """A moment to the second; anything else as it is."""
+    if isinstance(value, str) and len(value) > 19 and value[10:11] == "T":
+        return value[:19].replace("T", " ")
+    return value
