@@ -9,6 +9,7 @@ Every error a person can meet.
       > WidthError
     + DeviceError
     + UnknownNameError
+    + StateError
   - CheckpointError
   - DivergedError
   - DeviceLostError
@@ -59,6 +60,10 @@ class DeviceError(InputError):
 
 class UnknownNameError(InputError):
     """Nothing in the storage has this name."""
+
+
+class StateError(InputError):
+    """What was asked for cannot be done in the state that the thing is in."""
 
 
 class CheckpointError(CubeoptError):

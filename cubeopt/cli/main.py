@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cubeopt import __version__, settings
-from cubeopt.cli import ablation, bench, data, database, service, study, trial
+from cubeopt.cli import ablation, bench, data, database, service, study, trial, workers
 from cubeopt.errors import CubeoptError, InputError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(study.app, name="study")
 app.add_typer(trial.app, name="trial")
+app.add_typer(workers.app, name="workers")
 app.add_typer(data.app, name="data")
 app.add_typer(database.app, name="db")
 app.add_typer(bench.app, name="bench")

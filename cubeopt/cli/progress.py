@@ -30,6 +30,7 @@ _WORDS = {
     Happening.LOST: "lost to another worker",
     Happening.ERROR: "error",
     Happening.RELEASED: "given back",
+    Happening.LET_GO: "let go (a person ended it, or another worker has it)",
 }
 
 

@@ -1,5 +1,6 @@
-"""`cubeopt study`: create studies, look at them, take the winner out."""
+"""`cubeopt study`: create studies, look at them, steer them, take the winner out."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,13 +10,13 @@ import typer
 from cubeopt import settings
 from cubeopt.cli.options import Json, Storage, connected
 from cubeopt.cli.printing import cell, facts, print_json, say, table
-from cubeopt.errors import StudyError
+from cubeopt.errors import InputError, StudyError
 
 if TYPE_CHECKING:
     from cubeopt.report.summary import Records, Summary
 
 app = typer.Typer(
-    help="Create studies, look at them, take the winner out.",
+    help="Create studies, look at them, steer them, take the winner out.",
     epilog="\b\nExample: cubeopt study create studies/quickstart.yaml",
     no_args_is_help=True,
 )
@@ -200,6 +201,66 @@ def figure(
     figures.write_html(shown, html)
     figures.write_png(shown, png)
     facts({"html": str(html.resolve()), "png": str(png.resolve())}, as_json)
+
+
+@app.command(
+    short_help="Hold a study; its runs are given back and wait.",
+    epilog="\b\nExample: cubeopt study pause cube8",
+)
+def pause(name: Name, storage: Storage = None) -> None:
+    """Hold a study: workers give its runs back within seconds; `resume` goes on from there."""
+    _steer(name, "pause", storage)
+
+
+@app.command(
+    short_help="Let a paused, stopped or failed study go on.",
+    epilog="\b\nExample: cubeopt study resume cube8",
+)
+def resume(name: Name, storage: Storage = None) -> None:
+    """Let a paused, stopped or failed study go on where it was."""
+    _steer(name, "resume", storage)
+
+
+@app.command(
+    short_help="End a study before its budget is spent.",
+    epilog="\b\nExample: cubeopt study stop cube8",
+)
+def stop(name: Name, storage: Storage = None) -> None:
+    """End a study before its budget is spent; its results stay, workers give its runs back."""
+    _steer(name, "stop", storage)
+
+
+@app.command(
+    short_help="Remove a study, its rows and its checkpoints.",
+    epilog="\b\nExample: cubeopt study delete cube8 --yes",
+)
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a study for good: rows here and in Optuna's tables, checkpoints. Says what it was."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError(f"deleting {name!r} cannot be undone; confirm it with --yes")
+        if not typer.confirm(f"delete study {name}, its rows and its checkpoints?"):
+            say("nothing was deleted")
+            raise typer.Exit(1)
+    loaded = settings.load(storage)
+    with connected(loaded) as engine:
+        from cubeopt.service import studies
+
+        facts(studies.delete(engine, loaded, name), as_json)
+
+
+def _steer(name: str, order: str, storage: str | None) -> None:
+    from cubeopt.db import orders, records
+
+    with connected(settings.load(storage)) as engine:
+        moved = orders.steer(engine, name, orders.Order(order))
+        state = records.study(engine, name).state
+    say(f"study {name} is {state}" + ("" if moved else " already"))
 
 
 def _load(name: str, storage: str | None) -> "Records":

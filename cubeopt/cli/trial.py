@@ -1,4 +1,4 @@
-"""`cubeopt trial`: the story of one trial."""
+"""`cubeopt trial`: the story of one trial, and what a person may do to it."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -6,13 +6,13 @@ import typer
 
 from cubeopt import settings
 from cubeopt.cli.options import Json, Storage, connected
-from cubeopt.cli.printing import cell, print_json, say, table
+from cubeopt.cli.printing import cell, facts, print_json, say, table
 
 if TYPE_CHECKING:
     from cubeopt.report.summary import Row
 
 app = typer.Typer(
-    help="Look at one trial of a study.",
+    help="Look at one trial of a study, retry it, end it, add one.",
     epilog="\b\nExample: cubeopt trial show quickstart 3",
     no_args_is_help=True,
 )
@@ -50,6 +50,56 @@ def show(study: Study, number: Number, storage: Storage = None, as_json: Json = 
             say(f"{attempt['kind']} run, attempt {attempt['attempt']} ({attempt['end']}):")
             for line in attempt["error"].rstrip().splitlines():
                 say(f"    {cell(line)}")
+
+
+@app.command(
+    short_help="Let a failed trial be tried again.",
+    epilog="\b\nExample: cubeopt trial retry quickstart 3",
+)
+def retry(study: Study, number: Number, storage: Storage = None) -> None:
+    """Let a failed trial be tried again, from its checkpoint, with all its retries."""
+    from cubeopt.db import interventions
+
+    with connected(settings.load(storage)) as engine:
+        moved = interventions.retry(engine, study, number)
+    say(f"trial {number} of study {study} waits" + ("" if moved else " already"))
+
+
+@app.command(
+    short_help="End a trial that waits or runs.",
+    epilog="\b\nExample: cubeopt trial prune quickstart 3",
+)
+def prune(study: Study, number: Number, storage: Storage = None) -> None:
+    """End a trial that waits or runs; its worker lets go of it within seconds."""
+    from cubeopt.db import interventions
+
+    with connected(settings.load(storage)) as engine:
+        moved = interventions.prune(engine, study, number)
+    say(f"trial {number} of study {study} is pruned" + ("" if moved else " already"))
+
+
+@app.command(
+    short_help="Have values of your own tried next.",
+    epilog="\b\nExample: cubeopt trial enqueue quickstart learning_rate=0.01 state_size=8",
+)
+def enqueue(
+    study: Study,
+    values: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=VALUE...", help="Searched values; the sampler adds the rest."),
+    ],
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Have values of your own tried next, as one of the trials of the study's budget."""
+    from cubeopt.search import wish
+
+    wished = wish.read(values)
+    with connected(settings.load(storage)) as engine:
+        from cubeopt.service import studies
+
+        number, params = studies.enqueue(engine, study, wished)
+    facts({"study": study, "trial": number, **params}, as_json)
 
 
 def _because(reason: dict[str, Any] | None) -> str:

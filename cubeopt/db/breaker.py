@@ -12,7 +12,8 @@ def trip(engine: Engine, study_id: int, limit: int) -> str | None:
     return None if reason is None else str(reason)
 
 
-# A diverged run is a result, and breaks a row of failures.
+# A diverged run is a result, and breaks a row of failures. What failed before a person resumed the
+# study does not count: they know of it.
 _TRIP = text("""
     WITH latest AS (
         SELECT run.id, run.state, run.finished_at, trial.number, attempt.end_class,
@@ -21,7 +22,9 @@ _TRIP = text("""
             JOIN cubeopt.trials trial ON trial.id = run.trial_id
             LEFT JOIN cubeopt.attempts attempt
             ON attempt.run_id = run.id AND attempt.token = run.token
+            JOIN cubeopt.studies study ON study.id = run.study_id
         WHERE run.study_id = :study_id AND run.state IN ('complete', 'pruned', 'failed')
+            AND run.finished_at >= study.state_since
         ORDER BY run.finished_at DESC, run.id DESC
         LIMIT :limit
     ), row AS (
@@ -32,7 +35,7 @@ _TRIP = text("""
         SELECT * FROM latest ORDER BY finished_at DESC, id DESC LIMIT 1
     )
     UPDATE cubeopt.studies study
-    SET state = 'failed', finished_at = clock_timestamp(),
+    SET state = 'failed', state_since = clock_timestamp(), finished_at = clock_timestamp(),
         state_reason = format(
             '%s trials failed in a row (%s); the last, trial %s, by %s: %s',
             :limit, row.numbers, last.number, replace(last.end_class, '_', ' '), last.cause

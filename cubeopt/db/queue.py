@@ -90,7 +90,7 @@ _RETIRE = text("UPDATE cubeopt.workers SET state = 'gone' WHERE id = :id")
 def enqueue(engine: Engine, study_id: int, trials: Sequence[NewTrial]) -> int:
     """Write trials with their waiting short runs; a number that is there already is left alone.
 
-    Returns how many were new.
+    Returns how many were new; none in a study that does not run.
     """
     rows = [
         {
@@ -110,9 +110,11 @@ _ENQUEUE = text("""
     WITH new AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb))
             AS new(number int, params jsonb, spec jsonb, pack_key text, target_epochs int)
+    ), running AS (
+        SELECT id FROM cubeopt.studies WHERE id = :study_id AND state = 'running' FOR KEY SHARE
     ), written AS (
         INSERT INTO cubeopt.trials (study_id, number, params)
-        SELECT :study_id, number, params FROM new ORDER BY number
+        SELECT study.id, number, params FROM new, running study ORDER BY number
         ON CONFLICT (study_id, number) DO NOTHING
         RETURNING id, number
     )

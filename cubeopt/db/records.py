@@ -34,6 +34,7 @@ class StudyRecord:
     code_version: str
     created_at: datetime
     finished_at: datetime | None
+    state_since: datetime
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class WorkerRecord:
     heartbeat_at: datetime
     silent_seconds: float  # since the last heartbeat, by the clock of the database
     state: WorkerState
+    drain_asked_at: datetime | None
     provenance: dict[str, Any]
 
 
@@ -181,14 +183,6 @@ def study(engine: Engine, name: str) -> StudyRecord:
         names = frozenset(known.name for known in studies(engine))
         raise UnknownNameError(f"there is no study named {name!r}{did_you_mean(name, names)}")
     return found[0]
-
-
-def set_state(engine: Engine, study_id: int, state: StudyState, reason: str | None = None) -> None:
-    """Move a study to *state*; every state but 'running' is an end, stamped with the time."""
-    ended = None if state is StudyState.RUNNING else func.clock_timestamp()
-    values = {"state": state, "state_reason": reason, "finished_at": ended}
-    with transaction(engine) as connection:
-        connection.execute(update(_studies).where(_studies.c.id == study_id).values(values))
 
 
 def trials(engine: Engine, study_id: int) -> list[TrialRecord]:
@@ -245,6 +239,17 @@ def workers(engine: Engine) -> list[WorkerRecord]:
     silent = func.extract("epoch", func.clock_timestamp() - _workers.c.heartbeat_at)
     silent_seconds = cast(silent, Float(53)).label("silent_seconds")
     return _read(engine, select(_workers, silent_seconds).order_by(_workers.c.id), WorkerRecord)
+
+
+def held(engine: Engine) -> dict[int, int]:
+    """How many runs each worker holds, by its id; those that hold none are not there."""
+    statement = (
+        select(_runs.c.worker_id, func.count())
+        .where(_runs.c.state == RunState.RUNNING)
+        .group_by(_runs.c.worker_id)
+    )
+    with transaction(engine) as connection:
+        return {worker_id: count for worker_id, count in connection.execute(statement)}
 
 
 def unmirrored_epochs(engine: Engine, study_id: int) -> list[EpochRecord]:

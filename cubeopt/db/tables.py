@@ -36,8 +36,9 @@ class StudyState(StrEnum):
     """Where a study stands."""
 
     RUNNING = "running"  # its waiting runs may be claimed and new trials may be asked for
+    PAUSED = "paused"  # a person holds it; its runs wait until it is resumed
     COMPLETE = "complete"  # the budget is spent, every run has ended
-    STOPPED = "stopped"  # a person or a budget ended it early; its waiting runs stay where they are
+    STOPPED = "stopped"  # a person ended it early; its waiting runs stay where they are
     FAILED = "failed"  # too many errors; state_reason says which
 
 
@@ -54,7 +55,7 @@ class RunState(StrEnum):
     WAITING = "waiting"  # in the queue, nobody's
     RUNNING = "running"  # leased by a worker
     COMPLETE = "complete"  # reached its target epochs
-    PRUNED = "pruned"  # ended early by a rung, or diverged
+    PRUNED = "pruned"  # ended early by a rung or a person, or diverged
     FAILED = "failed"  # ended by errors, beyond the limit of retries
 
 
@@ -62,7 +63,7 @@ class EndClass(StrEnum):
     """How an attempt at a run ended."""
 
     DONE = "done"  # it reached the target epochs
-    PRUNED = "pruned"  # a rung ended it
+    PRUNED = "pruned"  # a rung or a person ended it
     PREEMPTED = "preempted"  # the worker gave the lease back; retried for free
     LOST = "lost"  # the lease expired; retried for free
     OUT_OF_MEMORY = "out_of_memory"  # retried in a smaller pack; alone and still too big: failed
@@ -136,6 +137,7 @@ studies = Table(
     Column("code_version", Text, nullable=False),
     _now("created_at"),
     _moment("finished_at"),
+    _now("state_since"),
     UniqueConstraint("name"),
     _one_of("state", StudyState),
     CheckConstraint("direction IN ('minimize', 'maximize')", name="direction"),
@@ -169,6 +171,7 @@ workers = Table(
     _now("heartbeat_at"),
     Column("state", _Word(WorkerState), nullable=False, server_default=WorkerState.LIVE),
     Column("provenance", JSONB, nullable=False),
+    _moment("drain_asked_at"),  # a person wants it to give back what it holds, and leave
     _one_of("state", WorkerState),
     Index("workers_live", "id", postgresql_where=text("state = 'live'")),
 )

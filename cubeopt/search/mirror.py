@@ -123,6 +123,30 @@ def create(url: str, spec: StudySpec) -> None:
         storage.engine.dispose()
 
 
+def enqueue(url: str, spec: StudySpec, params: dict[str, Any]) -> int:
+    """Have Optuna propose *params* next, what is not given drawn by the sampler; its number."""
+    storage = open_storage(url)
+    try:
+        study = optuna.load_study(study_name=spec.name, storage=storage)
+        study.enqueue_trial(params)
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return int(waiting[-1].number)
+    finally:
+        storage.engine.dispose()
+
+
+def remove(url: str, name: str) -> bool:
+    """Delete the study called *name* from Optuna's tables; False when there is none."""
+    storage = open_storage(url)
+    try:
+        found = [each._study_id for each in storage.get_all_studies() if each.study_name == name]
+        for study_id in found:
+            storage.delete_study(study_id)
+        return bool(found)
+    finally:
+        storage.engine.dispose()
+
+
 def check_free(url: str, name: str) -> None:
     """StudyError when Optuna's tables hold a study called *name* already."""
     storage = open_storage(url)

@@ -9,7 +9,7 @@ import threading
 
 from optuna.storages import RDBStorage
 
-from cubeopt.db import breaker, leader, queue, records
+from cubeopt.db import breaker, leader, orders, queue, records
 from cubeopt.db.engine import Engine, optuna_url
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
@@ -60,8 +60,14 @@ class Coordinator:
         if lost:
             logger.warning("leases expired, runs returned to the queue: %s", lost)
         for record in records.studies(self._engine):
-            if record.state == StudyState.RUNNING:
+            if record.state != StudyState.RUNNING:
+                self._studies.pop(record.id, None)  # once resumed, it is looked at anew
+                continue
+            try:
                 self._advance(record)
+            except KeyError:  # Optuna's word for a study that somebody deleted meanwhile
+                if any(each.id == record.id for each in records.studies(self._engine)):
+                    raise
 
     def _advance(self, record: StudyRecord) -> None:
         spec, counterpart = self._opened(record)
@@ -166,5 +172,5 @@ class Coordinator:
             state, reason = StudyState.FAILED, "no trial reached the last rung"
         elif full and all(run.state != RunState.COMPLETE for run in full):
             state, reason = StudyState.FAILED, "no promoted trial finished its full run"
-        records.set_state(self._engine, record.id, state, reason)
-        logger.info("study %s: %s, %s", record.name, state, reason)
+        if orders.end(self._engine, record.id, state, reason):
+            logger.info("study %s: %s, %s", record.name, state, reason)

@@ -17,6 +17,7 @@ class Happening(StrEnum):
     LOST = "lost"
     ERROR = "error"
     RELEASED = "released"
+    LET_GO = "let_go"
 
 
 @dataclass(frozen=True)

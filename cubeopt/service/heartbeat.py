@@ -51,6 +51,11 @@ class Heartbeat:
                     del self._leases[lease.run_id]
                 self._lost.discard(lease)
 
+    def held(self) -> list[Lease]:
+        """The leases that are extended now."""
+        with self._guard:
+            return list(self._leases.values())
+
     def lost(self) -> set[Lease]:
         """The leases that we hold no more: they expired, and others may have the runs by now."""
         with self._guard:
@@ -58,8 +63,7 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds / 3):
-            with self._guard:
-                held = list(self._leases.values())
+            held = self.held()
             try:
                 ours = leases.beat(self._engine, self._worker_id, held, self._seconds)
             except StorageError as error:

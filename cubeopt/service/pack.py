@@ -1,10 +1,10 @@
 """A pack in training: which run stands in which slot, what is reported, how runs leave."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from cubeopt import trial
 from cubeopt.db import leases
-from cubeopt.db.leases import EpochReport, RungQuestion, Verdict
+from cubeopt.db.leases import EpochReport, Lease, RungQuestion, Verdict
 from cubeopt.db.queue import Claim
 from cubeopt.db.tables import RunKind
 from cubeopt.errors import CheckpointError, CubeoptError
@@ -58,6 +58,14 @@ class Pack:
     def release(self) -> None:
         """Give all runs back; the next attempts go on from their checkpoints."""
         self._station.release(self.held.values())
+
+    def give_back(self, recalled: Container[Lease]) -> None:
+        """Stop training what a person has recalled: it waits, or has ended by their word."""
+        slots = [slot for slot, each in self.held.items() if each.lease in recalled]
+        if slots:
+            self._station.release([self.held[slot] for slot in slots])
+        for slot in slots:
+            self._leave(slot)
 
     def drop_lost(self) -> None:
         """Stop training runs that another worker may have by now."""

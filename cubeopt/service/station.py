@@ -74,12 +74,13 @@ class Station:
         """Give runs back to the queue, as suspects if there was an *error* in their pack."""
         held = list(held)
         leases = [each.lease for each in held]
-        attempts.release(
+        ours = attempts.release(
             self.engine, leases, EndClass.PREEMPTED, error=error, suspect=error is not None
         )
         self.heart.drop(leases)
         for each in held:
-            self.tell(Event(Happening.RELEASED, each.claim, each.epoch))
+            what = Happening.RELEASED if each.claim.run_id in ours else Happening.LET_GO
+            self.tell(Event(what, each.claim, each.epoch))
 
     def _fail(self, failed: Iterable[Held], end_class: EndClass, text: str) -> None:
         """End the attempts of these runs; each waits for its next, or has failed."""

@@ -1,20 +1,29 @@
 """Create a study: check its data, compute its baselines, write it to both sets of tables."""
 
+import logging
+import shutil
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from cubeopt import provenance
 from cubeopt.data import baselines, dataset
 from cubeopt.data.dataset import Dataset
-from cubeopt.db import records
+from cubeopt.db import orders, records
 from cubeopt.db.engine import Engine, optuna_url
 from cubeopt.db.records import StudyRecord
-from cubeopt.errors import DataError, StudyError, UnknownNameError
+from cubeopt.db.tables import RunKind, RunState, StudyState
+from cubeopt.errors import DataError, StateError, StudyError, UnknownNameError
 from cubeopt.lattice import geometry
-from cubeopt.search import mirror, study
+from cubeopt.search import mirror, study, wish
 from cubeopt.search.study import StudySpec
 from cubeopt.settings import Settings
 from cubeopt.training.feed import check_rows
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 10.0  # for workers that shall give back the runs of a study to be deleted
 
 
 def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
@@ -59,6 +68,56 @@ def existing(engine: Engine, spec: StudySpec) -> StudyRecord | None:
             "give this one another name with --name"
         )
     return record
+
+
+def delete(engine: Engine, settings: Settings, name: str) -> dict[str, Any]:
+    """Remove the study called *name*, its rows and its checkpoints; what that was.
+
+    A deletion that was interrupted is finished by the next.
+    """
+    _wait_for_workers(engine, name)
+    try:
+        rows = asdict(orders.delete(engine, name))
+    except UnknownNameError:
+        rows = {}
+    with mirror.translated():
+        shown = mirror.remove(optuna_url(engine), name)
+    folder = settings.checkpoints_dir / name
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if not rows and not shown:
+        records.study(engine, name)
+    if folder.exists():
+        shutil.rmtree(folder)
+    return {"study": name, **rows, "checkpoints": str(folder), "checkpoint_bytes": size}
+
+
+def _wait_for_workers(engine: Engine, name: str) -> None:
+    """Those that train a study just stopped give its runs back first, or would write once more."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while any(
+        records.counts(engine, each.id, kind)[RunState.RUNNING]
+        for each in records.studies(engine)
+        if each.name == name and each.state != StudyState.RUNNING
+        for kind in RunKind
+    ):
+        if time.monotonic() > deadline:
+            logger.warning("study %s is deleted under workers that do not answer", name)
+            return
+        time.sleep(0.1)
+
+
+def enqueue(engine: Engine, name: str, values: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Have *values* tried next in the study called *name*; the trial's number and its values."""
+    record = records.study(engine, name)
+    spec = study.parse(record.spec, f"study {name}")
+    params = wish.checked(spec, values)
+    asked = sum(records.counts(engine, record.id).values())
+    if record.state not in (StudyState.RUNNING, StudyState.PAUSED):
+        raise StateError(f"study {name!r} is {record.state}; only one that runs takes a trial")
+    if asked >= spec.budget.trials:
+        raise StateError(f"study {name!r} has asked for all of its {spec.budget.trials} trials")
+    with mirror.translated():
+        return mirror.enqueue(optuna_url(engine), spec, params), params
 
 
 def _baselines(loaded: Dataset, spec: StudySpec) -> dict[str, Any]:

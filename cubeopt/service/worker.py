@@ -21,6 +21,7 @@ from cubeopt.db.leases import Lease
 from cubeopt.db.queue import Claim, Waiting
 from cubeopt.db.tables import StudyState
 from cubeopt.errors import CubeoptError, DataError, DeviceLostError
+from cubeopt.service.ear import Ear
 from cubeopt.service.events import Event
 from cubeopt.service.heartbeat import Heartbeat
 from cubeopt.service.host import CoordinatorHost
@@ -72,7 +73,7 @@ class Worker:
         self._widths: dict[str, int] = {}
 
     def run(self) -> None:
-        """Work until stopped, or with until_done until no study is running."""
+        """Work until stopped or drained, or with until_done until no study is running."""
         options = self._options
         if options.study is not None:
             records.study(self._engine, options.study)
@@ -81,9 +82,10 @@ class Worker:
         with (
             CoordinatorHost(self._engine) as self._host,
             Heartbeat(self._engine, worker_id, options.lease_seconds) as heart,
+            Ear(self._engine, worker_id, heart) as self._ear,
         ):
             self._station = self._opened(worker_id, heart)
-            while not self._stop.is_set():
+            while not self._leaves:
                 if self._work():
                     continue
                 if options.until_done and not self._running_studies():
@@ -91,6 +93,10 @@ class Worker:
                 self._host.ensure()
                 self._stop.wait(_IDLE_SECONDS)
         queue.retire(self._engine, worker_id)
+
+    @property
+    def _leaves(self) -> bool:
+        return self._stop.is_set() or self._ear.drained
 
     def _opened(self, worker_id: int, heart: Heartbeat) -> Station:
         return Station(
@@ -184,7 +190,7 @@ class Worker:
             self._learn(claims[0], error)
             return
         pack.place(claims)
-        while pack.held and not self._stop.is_set():
+        while pack.held and not self._leaves:
             try:
                 ends = pack.step()
             except Exception as error:  # noqa: BLE001 - whatever training raises belongs to its attempts
@@ -196,6 +202,7 @@ class Worker:
                 pack.report(ends)
                 self._host.ensure()
                 self._refill(pack, claims[0])
+            pack.give_back(self._ear.recalled)
         pack.release()
 
     def _pack_run(self, first: Claim) -> PackRun:
@@ -205,7 +212,7 @@ class Worker:
 
     def _refill(self, pack: Pack, first: Claim) -> None:
         """Waiting runs of this shape take the places that have become free."""
-        if pack.places and not self._stop.is_set():
+        if pack.places and not self._leaves:
             key, width = first.pack_key, first.width
             pack.place(self._claim(pack.places, width, pack_key=key, width=width))
 

@@ -328,3 +328,10 @@ def check_whole(scene: Scene) -> None:
             by = tries[row.token - 1]
             assert by.started_at <= row.created_at <= by.ended_at
             assert row.epoch > by.from_epoch
+
+
+def check_preempted(scene: Scene) -> None:
+    """Every attempt either ended its run or gave it back, and the study is whole."""
+    check_whole(scene)
+    ends = {each.end_class for each in records.attempts(scene.engine, scene.study_id)}
+    assert ends == {EndClass.DONE, EndClass.PREEMPTED}

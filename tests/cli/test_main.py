@@ -11,16 +11,19 @@ import pytest
 
 import cubeopt
 
-GROUPS = ("", "study", "trial", "data", "db", "bench")
+GROUPS = ("", "study", "trial", "workers", "data", "db", "bench")
 COMMANDS = (
     *("study create", "study list", "study show", "study export", "study figure"),
-    "trial show",
+    *("study pause", "study resume", "study stop", "study delete"),
+    *("trial show", "trial retry", "trial prune", "trial enqueue"),
+    *("workers list", "workers drain"),
     *("worker", "coordinator", "train", "dashboard"),
     *("db up", "db stop", "db status", "db migrate", "data inspect", "data build", "bench data"),
 )
 WITH_STORAGE = (
     *("study create FILE", "study list", "study show x", "study export x", "study figure x"),
-    "trial show x 0",
+    *("trial show x 0", "study pause x", "study delete x --yes", "trial retry x 0"),
+    *("trial enqueue x learning_rate=1", "workers list", "workers drain x"),
     *("worker --cpu", "coordinator", "dashboard", "db up", "db status", "db migrate"),
 )
 Cli = Spawn = Callable[..., Any]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cubeopt.db import attempts, breaker, records
+from cubeopt.db import attempts, breaker, orders, records
 from cubeopt.db.tables import EndClass, StudyState
 
 from .conftest import lease
@@ -52,3 +52,17 @@ def test_the_failures_of_another_study_do_not_count(hands: Any) -> None:
     for _ in range(3):
         end(hands, "failed")
     assert breaker.trip(hands.engine, study.id, 3) is None
+
+
+def test_what_failed_before_a_person_resumed_the_study_does_not_count(hands: Any) -> None:
+    study = hands.study()
+    hands.enqueue(study, range(6))
+    for _ in range(3):
+        end(hands, "failed")
+    assert breaker.trip(hands.engine, study.id, 3)
+    orders.steer(hands.engine, study.name, orders.Order.RESUME)
+    end(hands, "failed")
+    assert breaker.trip(hands.engine, study.id, 3) is None
+    end(hands, "failed")
+    end(hands, "failed")
+    assert breaker.trip(hands.engine, study.id, 3)

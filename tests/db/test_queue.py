@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from cubeopt.db import attempts, leases, queue, records
+from cubeopt.db import attempts, leases, orders, queue, records
 from cubeopt.db.leases import Lease
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState, WorkerState
 
@@ -152,14 +152,18 @@ def test_a_pack_may_mix_studies(hands: Any) -> None:
     assert [claim.study for claim in hands.claim(8)] == ["one", "two"]
 
 
-@pytest.mark.parametrize("state", [StudyState.COMPLETE, StudyState.STOPPED, StudyState.FAILED])
-def test_a_study_that_does_not_run_gives_nothing(hands: Any, state: StudyState) -> None:
+ENDED = [StudyState.COMPLETE, StudyState.STOPPED, StudyState.FAILED, StudyState.PAUSED]
+
+
+@pytest.mark.parametrize("state", ENDED)
+def test_a_study_that_does_not_run_gives_and_takes_nothing(hands: Any, state: StudyState) -> None:
     ended, open_ = hands.study("ended"), hands.study("open")
     hands.enqueue(ended, [0])
     hands.enqueue(open_, [0])
-    records.set_state(hands.engine, ended.id, state)
+    assert orders.end(hands.engine, ended.id, state, "so it is")
+    assert hands.enqueue(ended, [1]) == 0
     assert [claim.study for claim in hands.claim(8)] == ["open"]
-    records.set_state(hands.engine, ended.id, StudyState.RUNNING)
+    assert orders.steer(hands.engine, "ended", orders.Order.RESUME)
     assert [claim.study for claim in hands.claim(8)] == ["ended"]
 
 

@@ -35,16 +35,6 @@ def test_a_misspelt_name_gets_a_hint(hands: Any) -> None:
         records.study(hands.engine, "quikstart")
 
 
-def test_the_end_of_a_study_is_stamped_and_can_be_taken_back(hands: Any) -> None:
-    study = hands.study()
-    records.set_state(hands.engine, study.id, StudyState.FAILED, "five errors in a row")
-    failed = records.study(hands.engine, "study")
-    assert (failed.state, failed.state_reason) == (StudyState.FAILED, "five errors in a row")
-    assert failed.finished_at is not None
-    records.set_state(hands.engine, study.id, StudyState.RUNNING)
-    assert records.study(hands.engine, "study") == study
-
-
 def test_the_state_of_a_trial_is_that_of_its_short_run(hands: Any) -> None:
     study = hands.study()
     hands.enqueue(study, range(3))

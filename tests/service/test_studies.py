@@ -8,11 +8,13 @@ import torch
 
 from cubeopt.data import dataset
 from cubeopt.data.building import unify
-from cubeopt.db import records
+from cubeopt.db import orders, records
 from cubeopt.db.engine import optuna_url
-from cubeopt.errors import ConfigError, DataError, StudyError
+from cubeopt.db.tables import StudyState
+from cubeopt.errors import ConfigError, DataError, StateError, StudyError, UnknownNameError
 from cubeopt.search import mirror, study
 from cubeopt.service import studies
+from cubeopt.service.coordinator import Coordinator
 
 
 @pytest.fixture
@@ -152,3 +154,69 @@ def test_of_several_who_create_one_name_at_once_exactly_one_wins(engine, create,
     assert len(refused) == 3
     assert all("'tiny'" in text and "already" in text and "--name" in text for text in refused)
     assert names(storage) == ["tiny"]
+
+
+def test_a_deleted_study_is_gone_from_both_tables_and_from_the_disk(
+    engine, settings, create, storage
+):
+    create()
+    create(name="other")
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    file = settings.checkpoints_dir / "tiny" / "trial_00000" / "state"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"12345")
+    gone = studies.delete(engine, settings, "tiny")
+    assert (gone["trials"], gone["runs"], gone["checkpoint_bytes"]) == (4, 4, 5)
+    assert not (settings.checkpoints_dir / "tiny").exists()
+    assert [each.name for each in records.studies(engine)] == names(storage) == ["other"]
+    coordinator.tick()
+    with pytest.raises(UnknownNameError, match="no study named 'tiny'"):
+        studies.delete(engine, settings, "tiny")
+
+
+def test_a_deletion_that_was_interrupted_is_finished_by_the_next(engine, settings, create, storage):
+    create()
+    orders.delete(engine, "tiny")
+    assert names(storage) == ["tiny"]
+    studies.delete(engine, settings, "tiny")
+    assert names(storage) == []
+
+
+def test_a_study_deleted_while_the_coordinator_looks_at_it_ends_nobody(
+    engine, settings, create, storage, monkeypatch
+):
+    create()
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    look = records.counts
+
+    def deleted_meanwhile(engine, study_id):
+        studies.delete(engine, settings, "tiny")
+        return dict.fromkeys(look(engine, study_id), 0)
+
+    monkeypatch.setattr(records, "counts", deleted_meanwhile)
+    coordinator.tick()
+    assert records.studies(engine) == []
+
+
+def test_a_point_of_a_persons_own_is_the_next_trial(engine, create, storage):
+    record = create()
+    coordinator = Coordinator(engine, storage)
+    number, params = studies.enqueue(engine, "tiny", {"learning_rate": 0.02})
+    coordinator.tick()
+    trial = records.trials(engine, record.id)[number]
+    assert (trial.params["learning_rate"], params) == (0.02, {"learning_rate": 0.02})
+    assert 0.0 <= trial.params["similarity_weight"] <= 1.0
+    coordinator.tick()
+    assert len(records.trials(engine, record.id)) == 4
+
+
+def test_a_study_that_takes_no_more_trials_says_so(engine, create, storage):
+    record = create(budget={"trials": 1})
+    Coordinator(engine, storage).tick()
+    with pytest.raises(StateError, match="has asked for all of its 1 trials"):
+        studies.enqueue(engine, "tiny", {"learning_rate": 0.02})
+    orders.end(engine, record.id, StudyState.STOPPED, "enough")
+    with pytest.raises(StateError, match="'tiny' is stopped"):
+        studies.enqueue(engine, "tiny", {"learning_rate": 0.02})
