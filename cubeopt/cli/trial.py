@@ -58,11 +58,14 @@ def show(study: Study, number: Number, storage: Storage = None, as_json: Json = 
 )
 def retry(study: Study, number: Number, storage: Storage = None) -> None:
     """Let a failed trial be tried again, from its checkpoint, with all its retries."""
-    from cubeopt.db import interventions
+    from cubeopt.db import interventions, records
 
     with connected(settings.load(storage)) as engine:
         moved = interventions.retry(engine, study, number)
+        state = records.study(engine, study).state
     say(f"trial {number} of study {study} waits" + ("" if moved else " already"))
+    if state != "running":
+        say(f"the study is {state}; let it go on with: cubeopt study resume {study}")
 
 
 @app.command(
@@ -106,7 +109,8 @@ def _because(reason: dict[str, Any] | None) -> str:
     if not reason:
         return ""
     cause = f": {cell(reason['error'])}" if reason.get("error") else ""
-    return f" ({reason['end'].replace('_', ' ')} at epoch {reason['epoch']}{cause})"
+    by = f" by {reason['by']}" if reason.get("by") else ""
+    return f" ({reason['end'].replace('_', ' ')}{by} at epoch {reason['epoch']}{cause})"
 
 
 def _print(title: str, rows: "list[Row]", names: str) -> None:

@@ -90,7 +90,16 @@ def test_a_trial_is_retried_and_pruned(cli: Cli, made: Engine) -> None:
     ran = cli("trial", "retry", "tiny", "0")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "only one that failed can be retried" in ran.err
-    assert "(pruned at epoch 0)" in cli("trial", "show", "tiny", "0").out
+    assert "(pruned by a person at epoch 0)" in cli("trial", "show", "tiny", "0").out
+
+
+def test_a_retry_in_a_study_that_does_not_run_says_how_to_let_it_go_on(
+    cli: Cli, made: Engine
+) -> None:
+    failed_trial(made)
+    cli("study", "pause", "tiny")
+    said = cli("trial", "retry", "tiny", "0").out
+    assert said.endswith("the study is paused; let it go on with: cubeopt study resume tiny\n")
 
 
 def test_values_of_ones_own_are_queued_or_refused_in_one_line(cli: Cli, made: Engine) -> None:

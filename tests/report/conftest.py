@@ -82,6 +82,7 @@ class Story:
             "code_version": "0.1.0",
             "created_at": MOMENT,
             "finished_at": None,
+            "state_since": MOMENT,
         }
         return Records(
             study=StudyRecord(**{**values, **study}),

@@ -12,7 +12,7 @@ from cubeopt.errors import UnknownNameError
 from cubeopt.report.story import story as told
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-WORKERS = [WorkerRecord(1, "w", "host", 7, "cpu", NOW, NOW, 0.0, WorkerState.LIVE, {})]
+WORKERS = [WorkerRecord(1, "w", "host", 7, "cpu", NOW, NOW, 0.0, WorkerState.LIVE, None, {})]
 
 
 def test_each_rung_says_where_the_trial_stood_and_whether_it_went_on(story: Any) -> None:
