@@ -63,6 +63,15 @@ def worker(
             help="Of silence, after which others take over the trials.",
         ),
     ] = 30.0,
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=0.5,
+            max=86400.0,
+            metavar="SECONDS",
+            help="To leave in after SIGTERM or Ctrl-C; a second one leaves at once.",
+        ),
+    ] = 20.0,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of this worker; else HOST-PID.")
     ] = None,
@@ -70,7 +79,8 @@ def worker(
 ) -> None:
     """Train the trials of studies: claim packs, report each epoch, obey the rungs.
 
-    Hosts the coordinator when no other process does. Ctrl-C and SIGTERM give the trials back.
+    Hosts the coordinator when no other process does. Ctrl-C and SIGTERM leave checkpoints at the
+    next step, give the trials back, and end with code 0 within --grace seconds.
     """
     check_device(gpu, cpu)
     width = _pack(pack)
@@ -93,6 +103,7 @@ def worker(
             pack=width,
             until_done=until_done,
             lease_seconds=lease,
+            grace_seconds=grace,
         )
         loaded = settings.load(storage)
         with (

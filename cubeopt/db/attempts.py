@@ -19,13 +19,21 @@ def release(
     end_class: EndClass = EndClass.PREEMPTED,
     error: str | None = None,
     suspect: bool = False,
+    checkpoint: str | None = None,
 ) -> set[int]:
     """Give runs back to the queue; the ids of those that were still ours.
 
     A *suspect* was in a pack that broke with *error*: it is trained alone until it has recorded an
-    epoch, so that the one at fault is found and the others lose nothing.
+    epoch, so that the one at fault is found and the others lose nothing. A *checkpoint*, of a
+    single lease, was made in the course of the epoch that follows the last one recorded.
     """
-    values = {**arrays(leases), "end_class": end_class, "suspect": suspect}
+    assert checkpoint is None or len(leases) == 1, "a checkpoint is of one run"
+    values = {
+        **arrays(leases),
+        "end_class": end_class,
+        "suspect": suspect,
+        "checkpoint": checkpoint,
+    }
     with transaction(engine) as connection:
         released = connection.execute(_RELEASE, {**values, "error": _storable(error)})
         return set(released.scalars())
@@ -35,7 +43,10 @@ _RELEASE = text(f"""
     WITH held AS MATERIALIZED ({HELD}), returned AS (
         UPDATE cubeopt.runs run
         SET state = 'waiting', worker_id = NULL, lease_expires_at = NULL,
-            suspect = suspect OR :suspect
+            suspect = suspect OR :suspect,
+            checkpoint = coalesce(:checkpoint, checkpoint),
+            checkpoint_epoch = CASE WHEN CAST(:checkpoint AS text) IS NULL
+                THEN checkpoint_epoch ELSE epoch END
         FROM held WHERE run.id = held.id
         RETURNING run.id, run.token
     ), ended AS (

@@ -1,5 +1,6 @@
 """A pack in training: which run stands in which slot, what is reported, how runs leave."""
 
+import logging
 from collections.abc import Container, Iterable
 
 from cubeopt import trial
@@ -13,6 +14,8 @@ from cubeopt.service.events import Event, Happening
 from cubeopt.service.station import Held, Station
 from cubeopt.training import checkpoint
 from cubeopt.training.loop import EpochEnd, PackRun
+
+logger = logging.getLogger(__name__)
 
 
 class Pack:
@@ -44,7 +47,7 @@ class Pack:
                 self._station.broke([Held(claim, spec, claim.epoch)], error)
                 continue
             epoch = state.step // self._run.steps_per_epoch
-            self.held[slot] = Held(claim, spec, epoch)
+            self.held[slot] = Held(claim, spec, epoch, saved=state.step)
             self._station.tell(Event(Happening.STARTED, claim, epoch))
 
     def step(self) -> list[EpochEnd]:
@@ -56,16 +59,26 @@ class Pack:
         self._station.broke(list(self.held.values()), error)
 
     def release(self) -> None:
-        """Give all runs back; the next attempts go on from their checkpoints."""
-        self._station.release(self.held.values())
+        """Give all runs back; the next attempts go on from where they stand."""
+        self.give_back({each.lease for each in self.held.values()})
 
     def give_back(self, recalled: Container[Lease]) -> None:
         """Stop training what a person has recalled: it waits, or has ended by their word."""
         slots = [slot for slot, each in self.held.items() if each.lease in recalled]
-        if slots:
-            self._station.release([self.held[slot] for slot in slots])
-        for slot in slots:
+        for slot in slots:  # one by one: what has gone back is safe, whatever becomes of the next
+            self._station.release([self.held[slot]], checkpoint=self._saved(slot))
             self._leave(slot)
+
+    def _saved(self, slot: int) -> str | None:
+        """A checkpoint of the begun epoch, unless nothing was trained since the newest one."""
+        each = self.held[slot]
+        if self._run.steps_done(slot) == each.saved:
+            return None
+        try:
+            return self._station.shelf.put(self._run, each.claim, slot, {})
+        except CheckpointError as error:
+            logger.warning("the run goes back as its last checkpoint has it: %s", error)
+            return None
 
     def drop_lost(self) -> None:
         """Stop training runs that another worker may have by now."""
@@ -80,6 +93,8 @@ class Pack:
             each = self.held[slot]
             each.epoch = written.epoch
             verdict = verdicts[each.claim.run_id]
+            if written.checkpoint is not None:
+                each.saved = self._run.steps_done(slot)
             if verdict is not Verdict.LOST and written.checkpoint is not None:
                 self._station.shelf.forget_older(written.checkpoint, each.claim.token)
             what = Happening.EPOCH if verdict is Verdict.GO_ON else Happening(verdict)
@@ -118,7 +133,7 @@ class Pack:
         path = None
         due = claim.kind is RunKind.SHORT or end.epoch % each.spec.plan.save_checkpoint_every == 0
         if (due or at_end) and not end.diverged:
-            path = self._station.shelf.put(self._run, claim, end, metrics)
+            path = self._station.shelf.put(self._run, claim, end.slot, metrics)
         return EpochReport(
             run_id=claim.run_id,
             token=claim.token,

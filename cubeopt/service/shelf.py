@@ -1,5 +1,7 @@
 """Where workers keep the checkpoints of runs: STUDY/trial_00003/full/epoch_00050.t7.
 
+One that was made in the course of an epoch has its batches in the name: epoch_00050_batch_00017.t7.
+
 The token of the lease stands in the name: the file of a zombie is not that of its successor.
 """
 
@@ -11,7 +13,7 @@ from typing import Any
 from cubeopt.db.queue import Claim
 from cubeopt.errors import CheckpointError
 from cubeopt.training import checkpoint
-from cubeopt.training.loop import EpochEnd, PackRun, TrialState
+from cubeopt.training.loop import PackRun, TrialState
 from cubeopt.trial import TrialSpec
 
 _TOKEN_MARK = re.compile(r"\.t(\d+)")  # in the name of a checkpoint, and of its draft
@@ -33,17 +35,19 @@ class Shelf:
             raise CheckpointError(f"checkpoint {folder} is of another configuration or dataset")
         return state
 
-    def put(self, run: PackRun, claim: Claim, end: EpochEnd, metrics: Mapping[str, float]) -> str:
-        """Write the checkpoint of an epoch; its path below the folder."""
+    def put(self, run: PackRun, claim: Claim, slot: int, metrics: Mapping[str, float]) -> str:
+        """Write a checkpoint of where a run stands; its path below the folder."""
+        epoch, batches = divmod(run.steps_done(slot), run.steps_per_epoch)
         parent = Path(claim.study) / f"trial_{claim.trial_number:05d}" / claim.kind
-        path = parent / f"epoch_{end.epoch:05d}.t{claim.token}"
+        begun = f"_batch_{batches:05d}" if batches else ""
+        path = parent / f"epoch_{epoch:05d}{begun}.t{claim.token}"
         checkpoint.save(
             self._folder / path,
-            run.state(end.slot),
+            run.state(slot),
             run.cube.layout,
             run.feed,
             checkpoint.Facts(
-                epoch=end.epoch,
+                epoch=epoch,
                 pack_width=run.width,
                 dataset_fingerprint=claim.dataset_fingerprint,
                 metrics=checkpoint.finite(metrics),
@@ -51,6 +55,13 @@ class Shelf:
             ),
         )
         return str(path)
+
+    def settle(self, path: str, token: int, recorded: bool) -> None:
+        """Keep the checkpoint at *path* and none before it, or remove it if nobody knows of it."""
+        if recorded:
+            self.forget_older(path, token)
+        else:
+            checkpoint.remove(self._folder / path)
 
     def forget_older(self, path: str, token: int) -> None:
         """Of what this lease and those before it wrote, only the checkpoint just recorded counts.

@@ -32,6 +32,7 @@ class Held:
     claim: Claim
     spec: TrialSpec
     epoch: int  # the last one trained
+    saved: int = 0  # batches that its newest checkpoint has seen
 
     @property
     def lease(self) -> Lease:
@@ -70,13 +71,21 @@ class Station:
             logger.warning("a pack broke (%r); trials %s go on alone", error, numbers)
             self.release(company, text)
 
-    def release(self, held: Iterable[Held], error: str | None = None) -> None:
-        """Give runs back to the queue, as suspects if there was an *error* in their pack."""
+    def release(
+        self, held: Iterable[Held], error: str | None = None, checkpoint: str | None = None
+    ) -> None:
+        """Give runs back to the queue, as suspects if there was an *error* in their pack.
+
+        A *checkpoint* is of a single run; it is forgotten when the run is not ours any more.
+        """
         held = list(held)
         leases = [each.lease for each in held]
+        suspect = error is not None
         ours = attempts.release(
-            self.engine, leases, EndClass.PREEMPTED, error=error, suspect=error is not None
+            self.engine, leases, error=error, suspect=suspect, checkpoint=checkpoint
         )
+        if checkpoint is not None:
+            self.shelf.settle(checkpoint, held[0].lease.token, recorded=bool(ours))
         self.heart.drop(leases)
         for each in held:
             what = Happening.RELEASED if each.claim.run_id in ours else Happening.LET_GO

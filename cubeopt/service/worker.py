@@ -23,6 +23,7 @@ from cubeopt.db.tables import StudyState
 from cubeopt.errors import CubeoptError, DataError, DeviceLostError
 from cubeopt.service.ear import Ear
 from cubeopt.service.events import Event
+from cubeopt.service.grace import Grace
 from cubeopt.service.heartbeat import Heartbeat
 from cubeopt.service.host import CoordinatorHost
 from cubeopt.service.pack import Pack
@@ -54,6 +55,7 @@ class Options:
     pack: int | None = None  # slots; None: measured
     until_done: bool = False  # leave when no study is running
     lease_seconds: float = LEASE_SECONDS
+    grace_seconds: float | None = None  # to leave in when stopped; None: as long as a step takes
 
 
 class Worker:
@@ -80,8 +82,9 @@ class Worker:
         who = options.name, options.host, options.pid, options.device_name
         worker_id = queue.register(self._engine, *who, options.provenance)
         with (
-            CoordinatorHost(self._engine) as self._host,
             Heartbeat(self._engine, worker_id, options.lease_seconds) as heart,
+            Grace(self._engine, worker_id, heart, self._stop, options.grace_seconds),
+            CoordinatorHost(self._engine) as self._host,
             Ear(self._engine, worker_id, heart) as self._ear,
         ):
             self._station = self._opened(worker_id, heart)

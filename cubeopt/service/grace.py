@@ -1,0 +1,71 @@
+"""The time that a worker has to leave in once it was told to; after that it leaves all the same."""
+
+import logging
+import os
+import sys
+import threading
+from types import TracebackType
+
+from cubeopt.db import attempts, queue
+from cubeopt.db.engine import Engine
+from cubeopt.errors import StorageError
+from cubeopt.service.heartbeat import Heartbeat
+
+logger = logging.getLogger(__name__)
+
+_SHARE = 0.8  # of the time, for leaving by oneself; the rest is for leaving by force
+_LOOK_SECONDS = 0.1
+
+
+class Grace:
+    """Watches over a worker's leaving: a step may take longer than there is time.
+
+    When the time is over, what is held goes back to the queue as its last checkpoints have it, and
+    the process ends with 0. It writes nothing after that, because it is gone.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        worker_id: int,
+        heart: Heartbeat,
+        stop: threading.Event,
+        seconds: float | None,
+    ) -> None:
+        self._engine, self._worker_id, self._heart = engine, worker_id, heart
+        self._stop, self._seconds = stop, seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="grace", daemon=True)
+
+    def __enter__(self) -> "Grace":
+        if self._seconds is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        if self._seconds is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        assert self._seconds is not None
+        while not self._stop.wait(_LOOK_SECONDS):
+            if self._done.is_set():
+                return
+        if not self._done.wait(self._seconds * _SHARE):
+            self._leave()
+
+    def _leave(self) -> None:
+        held = self._heart.held()
+        try:
+            attempts.release(self._engine, held)
+            queue.retire(self._engine, self._worker_id)
+        except StorageError as error:
+            logger.warning("the leases could not be given back, they will expire: %s", error)
+        print(f"cubeopt: the time to leave is over; {len(held)} runs given back", file=sys.stderr)
+        os._exit(0)
