@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cubeopt import __version__, settings
-from cubeopt.cli import ablation, bench, data, database, service, study
+from cubeopt.cli import ablation, bench, data, database, planning, service, study
 from cubeopt.errors import CubeoptError, InputError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ app.add_typer(database.app, name="db")
 app.add_typer(bench.app, name="bench")
 service.add_to(app)
 ablation.add_to(app)
+planning.add_to(study.app)
 
 
 def _print_version(wanted: bool) -> None:

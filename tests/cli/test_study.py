@@ -221,3 +221,36 @@ def test_the_figure_is_a_page_and_a_picture(cli: Cli, finished: Any, tmp_path: P
     said = cli("study", "figure", "tiny", "-o", tmp_path, "--json").json
     assert "<html" in Path(said["html"]).read_text()[:200]
     assert Path(said["png"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_plan_says_what_a_study_will_cost_and_writes_nothing(
+    cli: Cli, home: Path, study_file: Path
+) -> None:
+    before = sorted(home.rglob("*"))
+    ran = cli("study", "plan", study_file, "--cpu", "--workers", "2", "--json")
+    assert ran.code == 0, ran.err
+    plan = ran.json
+    assert (plan["study"], plan["workers"]) == ("tiny", 2)
+    assert 0 < plan["epochs_short_pruned"] <= plan["epochs_short_unpruned"]
+    (shape,) = plan["shapes"]
+    assert shape["values"] == {}
+    epochs = plan["epochs_short_pruned"] + plan["epochs_full"]
+    assert plan["hours"] == pytest.approx(epochs * shape["epoch_seconds"] / 2 / 3600, rel=1e-2)
+    assert sorted(home.rglob("*")) == before
+    assert cli("study", "list", "--json").json == []
+
+
+def test_plan_is_told_to_a_person_in_words(cli: Cli, home: Path, study_file: Path) -> None:
+    ran = cli("study", "plan", study_file, "--cpu")
+    assert ran.code == 0, ran.err
+    assert "without pruning" in ran.out
+    assert "the base's" in ran.out
+
+
+def test_plan_needs_a_device_and_a_dataset(cli: Cli, home: Path, study_file: Path) -> None:
+    assert "either --gpu N or --cpu" in cli("study", "plan", study_file).err
+    missing = study_file.read_text().replace("dataset: tiny", "dataset: elsewhere")
+    study_file.write_text(missing)
+    ran = cli("study", "plan", study_file, "--cpu")
+    assert ran.code == 2
+    assert "elsewhere" in ran.err
