@@ -3,6 +3,7 @@
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 
@@ -28,5 +29,5 @@ class Bars:
     def show(self, name: str, epoch: int, epochs: int) -> None:
         """*name* has ended *epoch* of *epochs*."""
         if name not in self._known:
-            self._known[name] = self._progress.add_task(name, total=epochs)
+            self._known[name] = self._progress.add_task(escape(name), total=epochs)
         self._progress.update(self._known[name], completed=epoch)
