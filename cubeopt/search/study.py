@@ -2,21 +2,19 @@
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from optuna.distributions import BaseDistribution
+from pydantic import Field, ValidationError, model_validator
 
 from cubeopt import trial
 from cubeopt.errors import ConfigError, StudyError
-from cubeopt.search import configuration
+from cubeopt.search import configuration, samplers, space
+from cubeopt.search.samplers import Cmaes, Grid, Sampler, Tpe
+from cubeopt.search.space import Point, Range, Section
 from cubeopt.trial import TrialSpec
 
 Metric = Literal["fvu", "cosine", "top1", "mrr", "effective_rank", "specialisation"]
@@ -34,54 +32,10 @@ _NEVER_SEARCHED = frozenset(
         *("save_checkpoint_every", "log_interval", "validation_interval"),
     }
 )
+_SAMPLER_PATH = re.compile(rf"^sampler\.({'|'.join(samplers.NAMES)})\b")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Range(_Section):
-    """One searched value: an interval (*low*, *high*) or a list of *choices*."""
-
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
-    choices: Annotated[tuple[int | float | str, ...] | None, Field(strict=False)] = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "Range":
-        if self.choices is not None:
-            if self.low is not None or self.high is not None or self.log:
-                raise ValueError("give either choices or low and high, not both")
-            if len(self.choices) < 2 or len(set(self.choices)) < len(self.choices):
-                raise ValueError(
-                    f"choices need at least two values, each one once, got {list(self.choices)}"
-                )
-            return self
-        if self.low is None or self.high is None:
-            raise ValueError("a searched value needs low and high, or choices")
-        if not self.low < self.high:
-            raise ValueError(f"empty range: low ({self.low}) must be below high ({self.high})")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a log range needs low above 0, got {self.low}")
-        return self
-
-    def distribution(self, whole: bool) -> BaseDistribution:
-        """Where Optuna draws it from; *whole* numbers only where the value is a count."""
-        if self.choices is not None:
-            return CategoricalDistribution(self.choices)
-        assert self.low is not None
-        assert self.high is not None
-        if whole:
-            return IntDistribution(int(self.low), int(self.high), log=self.log)
-        return FloatDistribution(float(self.low), float(self.high), log=self.log)
-
-    def ends(self) -> list[Any]:
-        """The values between which, or among which, it is drawn."""
-        return list(self.choices) if self.choices is not None else [self.low, self.high]
-
-
-class Objective(_Section):
+class Objective(Section):
     """The validation metric that decides; no searched knob scales it."""
 
     metric: Metric = "fvu"
@@ -91,15 +45,7 @@ class Objective(_Section):
         return DIRECTIONS[self.metric]
 
 
-class Sampler(_Section):
-    """Which Optuna sampler proposes trials."""
-
-    name: Literal["tpe", "random"] = "tpe"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    startup_trials: Annotated[int, Field(ge=0)] = 10  # drawn at random before the model (tpe)
-
-
-class Rungs(_Section):
+class Rungs(Section):
     """At which epochs trials are compared, and what share goes on; the last one ends the trial."""
 
     epochs: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (1, 2, 5)
@@ -114,26 +60,26 @@ class Rungs(_Section):
         return self
 
 
-class Promotion(_Section):
+class Promotion(Section):
     """How many of the best completed trials are carried on to the full run."""
 
     top: Annotated[int, Field(ge=0)] = 1
 
 
-class Budget(_Section):
+class Budget(Section):
     """Where the study ends."""
 
     trials: Annotated[int, Field(ge=1)] = 20
 
 
-class StudySpec(_Section):
+class StudySpec(Section):
     """What a YAML file in studies/ says."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = Field(default_factory=dict)
     search: Annotated[dict[str, Range], Field(min_length=1)]
     objective: Objective = Objective()
-    sampler: Sampler = Sampler()
+    sampler: Sampler = Tpe()
     rungs: Rungs = Rungs()
     promotion: Promotion = Promotion()
     budget: Budget = Budget()
@@ -157,6 +103,23 @@ class StudySpec(_Section):
             name: searched.distribution(whole=isinstance(values[name], int))
             for name, searched in self.search.items()
         }
+
+    def points(self) -> list[Point] | None:
+        """Every point of the space, or of the grid over it; None when they cannot be listed."""
+        values = {name: self._values(name, each) for name, each in self.distributions().items()}
+        found = {name: some for name, some in values.items() if some is not None}
+        return space.listed(found) if len(found) == len(values) else None
+
+    def trials(self) -> int:
+        """How many trials the study will have: its budget, or the whole grid if that is less."""
+        if not isinstance(self.sampler, Grid):
+            return self.budget.trials
+        return min(self.budget.trials, len(self.points() or ()))
+
+    def _values(self, name: str, distribution: BaseDistribution) -> list[Any] | None:
+        if isinstance(self.sampler, Grid) and name in self.sampler.points:
+            return space.spaced(distribution, self.sampler.points[name])
+        return space.every_value(distribution)
 
     def trial(self, params: Mapping[str, Any], number: int) -> TrialSpec:
         """The base with *params* put in; unless searched or set, the seed is the trial's number."""
@@ -182,10 +145,13 @@ def parse(content: Mapping[str, Any], where: str) -> StudySpec:
     try:
         spec = StudySpec.model_validate(content)
     except ValidationError as error:
-        raise StudyError(f"{where}: {trial.first_problem(error)}{_hint(error)}") from error
+        # The path of an error goes through the name of the sampler; the file's does not.
+        problem = _SAMPLER_PATH.sub("sampler", trial.first_problem(error))
+        raise StudyError(f"{where}: {problem}{_hint(error)}") from error
     try:
         base = trial.from_flat(spec.base, f"{where}: base")
         _check_search(spec, base, where)
+        _check_sampler(spec, where)
     except StudyError:
         raise
     except ConfigError as error:
@@ -202,6 +168,13 @@ def parse(content: Mapping[str, Any], where: str) -> StudySpec:
             f"base.validation_interval ({interval}): a rung compares validation results"
         )
     return spec
+
+
+def planned(content: Mapping[str, Any]) -> int:
+    """How many trials a study in the storage will have; *content* is its file, checked before."""
+    if content.get("sampler", {}).get("name") == "grid":
+        return parse(content, f"study {content['name']}").trials()
+    return int(content["budget"]["trials"])
 
 
 def _check_search(spec: StudySpec, base: TrialSpec, where: str) -> None:
@@ -233,6 +206,36 @@ def _check_point(base: TrialSpec, values: dict[str, Any], where: str) -> None:
         names = " with ".join(f"search.{name}" for name in values)
         reason = str(error).removeprefix("configuration: ").removeprefix(f"{next(iter(values))}: ")
         raise StudyError(f"{where}: {names}: {reason}") from error
+
+
+def _check_sampler(spec: StudySpec, where: str) -> None:
+    """What a sampler asks of the space."""
+    if isinstance(spec.sampler, Cmaes):
+        numbers = [each for each in spec.search.values() if each.choices is None]
+        if len(numbers) < 2:
+            raise StudyError(
+                f"{where}: sampler cmaes needs at least two searched intervals (low, high), got "
+                f"{len(numbers)}; take tpe, gp or random"
+            )
+    if not isinstance(spec.sampler, Grid):
+        return
+    for name in spec.sampler.points:
+        if name not in spec.search:
+            hint = trial.did_you_mean(name, spec.search)
+            raise StudyError(f"{where}: sampler.points: {name!r} is not searched{hint}")
+        if spec.search[name].choices is not None:
+            raise StudyError(f"{where}: sampler.points: {name} has choices; a grid takes them all")
+    for name, distribution in spec.distributions().items():
+        if name not in spec.sampler.points and space.every_value(distribution) is None:
+            raise StudyError(
+                f"{where}: sampler grid needs to know how many values of {name} to try; say it in "
+                f"sampler.points, as in points: {{{name}: 5}}"
+            )
+    if spec.points() is None:
+        raise StudyError(
+            f"{where}: the grid has more than {space.MAX_LISTED} points; give fewer in "
+            "sampler.points or search, or take the sampler qmc"
+        )
 
 
 def _hint(error: ValidationError) -> str:

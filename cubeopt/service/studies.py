@@ -11,7 +11,7 @@ from cubeopt.db.engine import Engine, optuna_url
 from cubeopt.db.records import StudyRecord
 from cubeopt.errors import DataError, StudyError, UnknownNameError
 from cubeopt.lattice import geometry
-from cubeopt.search import mirror, study
+from cubeopt.search import mirror, samplers, study
 from cubeopt.search.study import StudySpec
 from cubeopt.settings import Settings
 from cubeopt.training.feed import check_rows
@@ -20,6 +20,7 @@ from cubeopt.training.feed import check_rows
 def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
     """Write *spec* to the storage, with its dataset's fingerprint and baselines."""
     base = spec.base_trial
+    samplers.check_installed(spec.sampler)
     _check_shapes(spec)
     loaded = dataset.load(settings.dataset_dir(base.plan.dataset))
     if loaded.embeddings.shape[1] != base.shape.embedding_size:

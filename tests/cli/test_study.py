@@ -32,6 +32,19 @@ def test_a_study_is_created_once_and_accepted_again_on_request(
     assert [row["name"] for row in cli("study", "list", "--json").json] == ["tiny", "other"]
 
 
+def test_what_a_sampler_will_not_do_is_told_when_the_study_is_made(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any]
+) -> None:
+    points = {"learning_rate": 2, "similarity_weight": 2}
+    tiny_study["sampler"] = {"name": "grid", "points": points}
+    study_file.write_text(yaml.safe_dump(tiny_study))
+    said = "the grid has 4 points, budget.trials is 6: the study ends with the grid"
+    assert f"note: {said}\n" in cli("study", "create", study_file).out
+    made = cli("study", "create", study_file, "--name", "other", "--json").json
+    assert (made["trials"], made["notes"]) == (4, [said])
+    assert "0 of 4" in cli("study", "list").out
+
+
 def test_another_file_under_the_same_name_is_refused(
     cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any]
 ) -> None:
@@ -56,6 +69,10 @@ def test_another_file_under_the_same_name_is_refused(
         ({"base": {"epochs": "ten"}}, "base: epochs: Input should be a valid integer (got 'ten')"),
         ({"base": {"epochz": 3}}, "base: unknown key 'epochz'; did you mean 'epochs'?"),
         ({"budget": {"trials": 0}}, "budget.trials: Input should be greater than or equal to 1"),
+        (
+            {"sampler": {"name": "qmc", "scrambel": True}},
+            "sampler: qmc has no option 'scrambel'; did",
+        ),
         ({"name": "../x"}, "name: String should match pattern"),
     ],
 )

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import optuna
 import pytest
@@ -53,6 +54,55 @@ def test_a_random_search_draws_the_same_points_however_many_are_asked_at_once(
     one_by_one = [*other.ask(1, asked=0), *other.ask(2, asked=1), *other.ask(1, asked=3)]
     assert at_once == one_by_one
     assert len({params["learning_rate"] for _, params in at_once}) == 4
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"name": "tpe", "startup_trials": 3},
+        {"name": "qmc"},
+        {"name": "grid", "points": {"learning_rate": 3, "similarity_weight": 4}},
+        {"name": "nsgaii", "population": 3},
+    ],
+    ids=lambda sampler: sampler["name"],
+)
+def test_a_coordinator_that_starts_again_asks_what_the_last_one_would_have_asked(
+    engine: Engine, storage: RDBStorage, sampler: dict[str, Any]
+) -> None:
+    def asked(name: str, restart: bool) -> list[dict[str, Any]]:
+        search = {
+            "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+            "similarity_weight": {"low": 0.0, "high": 1.0},
+        }
+        made = study.parse({"name": name, "search": search, "sampler": sampler}, "file")
+        counterpart, points = Mirror(storage, made), []
+        for place in range(0, 12, 2):
+            if restart:
+                counterpart = Mirror(storage, made)
+                if place == 6:
+                    counterpart._study.ask()  # the last one died before it drew the point
+                    assert counterpart.orphans(range(place)) == []
+            batch = counterpart.ask(2, place)
+            for number, point in batch:
+                counterpart.tell_complete(number, point["similarity_weight"])
+                points.append(point)
+        return points
+
+    whole = asked("whole", restart=False)
+    assert len({tuple(point.items()) for point in whole}) == 12
+    assert asked("restarted", restart=True) == whole
+
+
+def test_what_was_asked_stands_in_optunas_tables_to_the_bit(storage: RDBStorage) -> None:
+    search = {
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "lattice_steps": {"low": 2, "high": 9},
+        "state_size": {"choices": [8, 16]},
+        "gate": {"choices": ["learned", "frozen"]},
+    }
+    counterpart = Mirror(storage, study.parse({"name": "a", "search": search}, "file"))
+    asked = counterpart.ask(5, asked=0)
+    assert counterpart.orphans([]) == asked
 
 
 def test_telling_and_reporting_twice_is_telling_once(storage: RDBStorage) -> None:

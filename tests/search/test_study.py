@@ -115,7 +115,7 @@ def test_the_seed_is_the_trials_number_unless_it_is_set_or_searched() -> None:
         (_content(name="../up"), "name: String should match pattern"),
         (_content(budget={"trials": 0}), "budget.trials: Input should be greater than or equal"),
         (_content(budget={"trials": "9"}), "budget.trials: Input should be a valid integer"),
-        (_content(sampler={"name": "grid"}), "sampler.name: Input should be 'tpe' or 'random'"),
+        (_content(sampler={"name": "best"}), "sampler: no sampler is called 'best'; there are tpe"),
         (
             _content(objective={"metric": "loss"}),
             "objective.metric: Input should be 'fvu', 'cosine', 'top1'",
