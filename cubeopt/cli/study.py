@@ -233,12 +233,12 @@ def _print_trials(found: "Records", short: "Summary") -> None:
     titles["value"] = short.metric
     if any(row["attempts"] > 1 for row in rows):
         titles["attempts"] = "attempts"
-    searched = _in_order(found.trials[0].params)
+    searched = _in_order({name for trial in found.trials for name in trial.params})
     counted = ", ".join(f"{count} {state}" for state, count in short.trials.items() if count)
     table(
         f"trials: {counted}",
         [*titles.values(), *searched],
-        [[row[key] for key in (*titles, *searched)] for row in rows],
+        [[row.get(key) for key in (*titles, *searched)] for row in rows],
         expendable=len(searched),
     )
 

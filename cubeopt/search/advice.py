@@ -1,5 +1,6 @@
 """What a person should know of a study before it runs: what its sampler will not do."""
 
+from cubeopt.search.proposals import modelled
 from cubeopt.search.samplers import Cmaes, Gp, Grid, Nsgaii, Tpe
 from cubeopt.search.study import StudySpec
 
@@ -35,10 +36,21 @@ def _budget(spec: StudySpec) -> str | None:
 
 def _chance(spec: StudySpec) -> str | None:
     """Values that the sampler has no model for."""
-    chosen = [name for name, each in spec.search.items() if each.choices is not None]
-    if not isinstance(spec.sampler, Cmaes) or not chosen:
+    if not isinstance(spec.sampler, Cmaes | Gp | Nsgaii):
         return None
-    return f"cmaes models numbers only: {', '.join(chosen)} (choices) are drawn at random"
+    seen = modelled(spec)
+    unseen = [
+        f"{name} ({'when' if each.when else 'choices'})"
+        for name, each in spec.search.items()
+        if name not in seen
+    ]
+    if not unseen:
+        return None
+    what = "numbers" if isinstance(spec.sampler, Cmaes) else "values"
+    return (
+        f"{spec.sampler.name} models {what} that every trial has; drawn at random: "
+        f"{', '.join(unseen)}"
+    )
 
 
 def _startup(spec: StudySpec) -> str | None:

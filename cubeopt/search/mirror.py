@@ -68,9 +68,10 @@ class Mirror:
         trial = self._storage.get_trial(self._id(number))
         if point is None:
             point = proposals.propose(self._study, trial, self._spec, asked, taken, self._points)
-        for name, distribution in self._spec.distributions().items():
-            value = distribution.to_internal_repr(point[name])
-            self._storage.set_trial_param(trial._trial_id, name, value, distribution)
+        distributions = self._spec.distributions()
+        for name, value in point.items():
+            inner = distributions[name].to_internal_repr(value)
+            self._storage.set_trial_param(trial._trial_id, name, inner, distributions[name])
         return number, point
 
     def orphans(self, known: Iterable[int]) -> list[tuple[int, Point]]:
@@ -82,7 +83,7 @@ class Mirror:
         for each in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if each.number in numbers:
                 continue
-            if set(each.params) == set(self._spec.search):
+            if space.whole(self._spec.search, each.params):
                 found.append((each.number, dict(each.params)))
             else:
                 self.tell(each.number, TrialState.FAIL, None)

@@ -65,7 +65,7 @@ def candidates(study: Study, trial: FrozenTrial, spec: StudySpec, asked: int) ->
     assert not isinstance(chosen, Grid)
     if isinstance(chosen, Qmc):
         return _sequence(spec, chosen, asked)
-    sampler = samplers.build(chosen, asked)
+    sampler = samplers.build(chosen, asked, spec.conditional)
     if isinstance(chosen, Tpe):
         together = sampler.infer_relative_search_space(study, trial)
     else:
@@ -74,7 +74,7 @@ def candidates(study: Study, trial: FrozenTrial, spec: StudySpec, asked: int) ->
 
 
 def modelled(spec: StudySpec) -> dict[str, BaseDistribution]:
-    """What CMA-ES, a Gaussian process or NSGA-II sees as one space, sorted by name.
+    """What CMA-ES, a Gaussian process or NSGA-II sees as one space: what every trial has.
 
     Optuna would take what the trials so far have in common.
     """
@@ -84,7 +84,8 @@ def modelled(spec: StudySpec) -> dict[str, BaseDistribution]:
     return {
         name: distribution
         for name, distribution in sorted(spec.distributions().items())
-        if not (numbers_only and isinstance(distribution, CategoricalDistribution))
+        if not spec.search[name].when
+        and not (numbers_only and isinstance(distribution, CategoricalDistribution))
     }
 
 
@@ -96,11 +97,14 @@ def _sampled(
     together: dict[str, BaseDistribution],
 ) -> Iterator[Point]:
     """Points of an Optuna sampler: the values of *together* as one, each other one by itself."""
-    distributions = sorted(spec.distributions().items())
+    distributions, names = spec.distributions(), space.ordered(spec.search)
     while True:
         joint = sampler.sample_relative(study, trial, together)
-        point = {}
-        for name, distribution in distributions:
+        point: Point = {}
+        for name in names:
+            distribution = distributions[name]
+            if not space.active(spec.search[name], point):
+                continue
             if name in joint:
                 value = joint[name]
             else:
@@ -121,7 +125,8 @@ def _sequence(spec: StudySpec, chosen: Qmc, asked: int) -> Iterator[Point]:
         sequence.fast_forward(asked)
     while True:
         (shares,) = sequence.random(1)
-        yield {
+        values = {
             name: space.at(distribution, float(share))
             for (name, distribution), share in zip(distributions, shares, strict=True)
         }
+        yield space.kept(spec.search, values)

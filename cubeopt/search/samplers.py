@@ -46,9 +46,17 @@ class Tpe(_Sampler):
     name: Literal["tpe"] = "tpe"
     startup_trials: Count = 10  # ended, until when points are drawn at random
     multivariate: bool = True  # all values in one model, or one model for each
+    # One model for each set of values that trials have together; None: where there are conditions.
+    group: bool | None = None
     # Trials that still run count as bad ones, so that a batch asked at once is spread out.
     constant_liar: bool = True
     candidates: Annotated[int, Field(ge=1)] = 24  # points compared for a proposal
+
+    @model_validator(mode="after")
+    def _check(self) -> "Tpe":
+        if self.group and not self.multivariate:
+            raise ValueError("group: true needs multivariate: true")
+        return self
 
 
 class Random(_Sampler):
@@ -173,8 +181,11 @@ def seed(spec: Sampler, asked: int) -> int:
     return int.from_bytes(digest[:4])  # NumPy takes 32 bits
 
 
-def build(spec: Tpe | Random | Cmaes | Gp | Nsgaii, asked: int) -> BaseSampler:
-    """Optuna's sampler for the point before which *asked* were asked."""
+def build(spec: Tpe | Random | Cmaes | Gp | Nsgaii, asked: int, conditional: bool) -> BaseSampler:
+    """Optuna's sampler for the point before which *asked* were asked.
+
+    *conditional* is a space in which some trials have values that others lack.
+    """
     drawn = seed(spec, asked)
     match spec:
         case Random():
@@ -184,6 +195,7 @@ def build(spec: Tpe | Random | Cmaes | Gp | Nsgaii, asked: int) -> BaseSampler:
                 seed=drawn,
                 n_startup_trials=spec.startup_trials,
                 multivariate=spec.multivariate,
+                group=conditional and spec.multivariate if spec.group is None else spec.group,
                 constant_liar=spec.constant_liar,
                 n_ei_candidates=spec.candidates,
             )

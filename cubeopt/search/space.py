@@ -1,11 +1,12 @@
-"""The space of a study: what each searched value may be.
+"""The space of a study: what each searched value may be, and which of them a trial has.
 
-A *point* is a mapping of name to value.
+A *point* is a mapping of name to value. It holds the values that are *active*: those without a
+condition (`when`), and those whose condition the rest of the point meets.
 """
 
-import itertools
+import graphlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from optuna.distributions import (
@@ -29,12 +30,18 @@ class Section(BaseModel):
 
 
 class Range(Section):
-    """One searched value: an interval (*low*, *high*) or a list of *choices*."""
+    """One searched value: an interval (*low*, *high*) or a list of *choices*.
+
+    With *when* only those trials have it in which each named value is among those listed there.
+    """
 
     low: int | float | None = None
     high: int | float | None = None
     log: bool = False
     choices: Annotated[tuple[Value, ...] | None, Field(strict=False)] = None
+    when: dict[str, Annotated[tuple[Value, ...], Field(strict=False, min_length=1)]] = Field(
+        default_factory=dict
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Range":
@@ -77,13 +84,69 @@ def identity(point: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
     return frozenset(point.items())
 
 
-def listed(values: Mapping[str, Sequence[Any]]) -> list[Point] | None:
-    """Every point that *values* (of each name, in a fixed order) make; None beyond MAX_LISTED."""
-    if math.prod(map(len, values.values())) > MAX_LISTED:
-        return None
-    names = sorted(values)
-    combinations = itertools.product(*(values[name] for name in names))
-    return [dict(zip(names, each, strict=True)) for each in combinations]
+def ordered(search: Search) -> list[str]:
+    """The names in alphabetical order, but each after those that its condition names.
+
+    Raises graphlib.CycleError when conditions wait for each other.
+    """
+    sorter = graphlib.TopologicalSorter({name: sorted(search[name].when) for name in search})
+    sorter.prepare()
+    found: list[str] = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        found += ready
+        sorter.done(*ready)
+    return found
+
+
+def active(searched: Range, point: Mapping[str, Any]) -> bool:
+    """Whether *point* meets the condition of *searched*; what it lacks meets none."""
+    return all(name in point and point[name] in some for name, some in searched.when.items())
+
+
+def kept(search: Search, values: Mapping[str, Any]) -> Point:
+    """The point that *values* make, which has of them those that are active."""
+    point: Point = {}
+    for name in ordered(search):
+        if active(search[name], point):
+            point[name] = values[name]
+    return point
+
+
+def whole(search: Search, point: Mapping[str, Any]) -> bool:
+    """Whether *point* has every value that is active in it, and no other."""
+    return set(point) == {name for name, each in search.items() if active(each, point)}
+
+
+def listed(
+    search: Search, values: Mapping[str, Sequence[Any]], limit: float = MAX_LISTED
+) -> list[Point] | None:
+    """Every point that the *values* of each name make; None when there are more than *limit*."""
+    points: list[Point] = [{}]
+    for name in ordered(search):
+        searched, found = search[name], points
+        points = [
+            {**point, name: value} if active(searched, point) else point
+            for point in found
+            for value in (values[name] if active(searched, point) else [None])
+        ]
+        if len(points) > limit:
+            return None
+    return points
+
+
+def corners(search: Search, names: Collection[str]) -> list[Point]:
+    """The ends of *names* in every combination, with what their conditions need.
+
+    Where conditions exclude one another, the points lack some of the names.
+    """
+    needed = set(names)
+    while missing := {each for name in needed for each in search[name].when} - needed:
+        needed |= missing
+    part = {name: search[name] for name in needed}
+    points = listed(part, {name: each.ends() for name, each in part.items()}, math.inf)
+    assert points is not None
+    return points
 
 
 def every_value(distribution: BaseDistribution) -> list[Any] | None:

@@ -1,9 +1,10 @@
 """A study file: read it strictly, turn a point of its space into a TrialSpec."""
 
+import graphlib
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -96,6 +97,11 @@ class StudySpec(Section):
     def short_epochs(self) -> int:
         return self.rungs.epochs[-1]
 
+    @property
+    def conditional(self) -> bool:
+        """Whether some trials have values that others lack."""
+        return any(each.when for each in self.search.values())
+
     def distributions(self) -> dict[str, BaseDistribution]:
         # The type of the value decides, not how its ends are written: 0 to 1 may be a weight.
         values = self.base_trial.flat()
@@ -108,7 +114,7 @@ class StudySpec(Section):
         """Every point of the space, or of the grid over it; None when they cannot be listed."""
         values = {name: self._values(name, each) for name, each in self.distributions().items()}
         found = {name: some for name, some in values.items() if some is not None}
-        return space.listed(found) if len(found) == len(values) else None
+        return space.listed(self.search, found) if len(found) == len(values) else None
 
     def trials(self) -> int:
         """How many trials the study will have: its budget, or the whole grid if that is less."""
@@ -122,7 +128,10 @@ class StudySpec(Section):
         return space.every_value(distribution)
 
     def trial(self, params: Mapping[str, Any], number: int) -> TrialSpec:
-        """The base with *params* put in; unless searched or set, the seed is the trial's number."""
+        """The base with *params* put in, which may be some of those searched.
+
+        Unless searched or set, the seed is the trial's number.
+        """
         values = dict(params)
         if "seed" not in values and "seed" not in self.base:
             values["seed"] = number
@@ -183,7 +192,7 @@ def _check_search(spec: StudySpec, base: TrialSpec, where: str) -> None:
     Pairs, since a rule of TrialSpec ties at most two values together.
     """
     known = trial.value_names() - _NEVER_SEARCHED
-    for name, searched in spec.search.items():
+    for name in spec.search:
         if name in _NEVER_SEARCHED:
             raise StudyError(
                 f"{where}: search.{name}: {name} is one for the whole study; set it in base"
@@ -192,30 +201,58 @@ def _check_search(spec: StudySpec, base: TrialSpec, where: str) -> None:
             raise StudyError(
                 f"{where}: search: unknown key {name!r}{trial.did_you_mean(name, known)}"
             )
-        for end in searched.ends():
-            _check_point(base, {name: end}, where)
-    for (name, searched), (other, its) in itertools.combinations(spec.search.items(), 2):
-        for ends in itertools.product(searched.ends(), its.ends()):
-            _check_point(base, dict(zip((name, other), ends, strict=True)), where)
+    _check_conditions(spec.search, where)
+    for name in spec.search:
+        if not any(name in point for point in space.corners(spec.search, [name])):
+            raise StudyError(f"{where}: search.{name}.when: no trial can meet this condition")
+    singles = [(name,) for name in spec.search]
+    for names in [*singles, *itertools.combinations(spec.search, 2)]:
+        for point in space.corners(spec.search, names):
+            if set(names) <= set(point):
+                _check_point(base, names, point, where)
 
 
-def _check_point(base: TrialSpec, values: dict[str, Any], where: str) -> None:
+def _check_conditions(search: space.Search, where: str) -> None:
+    """A condition names searched choices, some of them, and no two wait for each other."""
+    for name, searched in search.items():
+        for parent, some in searched.when.items():
+            at = f"{where}: search.{name}.when"
+            if parent not in search:
+                hint = trial.did_you_mean(parent, search)
+                raise StudyError(f"{at}: {parent!r} is not searched{hint}")
+            choices = search[parent].choices
+            if choices is None:
+                raise StudyError(f"{at}: {parent} is an interval; a condition needs choices")
+            for value in some:
+                if value not in choices:
+                    raise StudyError(
+                        f"{at}.{parent}: {value!r} is not among the choices {list(choices)}"
+                    )
     try:
-        base.with_values(values)
+        space.ordered(search)
+    except graphlib.CycleError as error:
+        cycle = " needs ".join(reversed(error.args[1]))
+        raise StudyError(f"{where}: search: conditions go in a circle: {cycle}") from error
+
+
+def _check_point(base: TrialSpec, names: Sequence[str], point: Point, where: str) -> None:
+    """A *point*, the values of *names* and what they need, makes a trial."""
+    try:
+        base.with_values(point)
     except ConfigError as error:
-        names = " with ".join(f"search.{name}" for name in values)
-        reason = str(error).removeprefix("configuration: ").removeprefix(f"{next(iter(values))}: ")
-        raise StudyError(f"{where}: {names}: {reason}") from error
+        said = " with ".join(f"search.{name}" for name in names)
+        reason = str(error).removeprefix("configuration: ").removeprefix(f"{names[0]}: ")
+        raise StudyError(f"{where}: {said}: {reason}") from error
 
 
 def _check_sampler(spec: StudySpec, where: str) -> None:
     """What a sampler asks of the space."""
     if isinstance(spec.sampler, Cmaes):
-        numbers = [each for each in spec.search.values() if each.choices is None]
+        numbers = [each for each in spec.search.values() if each.choices is None and not each.when]
         if len(numbers) < 2:
             raise StudyError(
-                f"{where}: sampler cmaes needs at least two searched intervals (low, high), got "
-                f"{len(numbers)}; take tpe, gp or random"
+                f"{where}: sampler cmaes needs at least two searched intervals (low, high) without "
+                f"a condition, got {len(numbers)}; take tpe, gp or random"
             )
     if not isinstance(spec.sampler, Grid):
         return

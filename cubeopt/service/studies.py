@@ -11,7 +11,7 @@ from cubeopt.db.engine import Engine, optuna_url
 from cubeopt.db.records import StudyRecord
 from cubeopt.errors import DataError, StudyError, UnknownNameError
 from cubeopt.lattice import geometry
-from cubeopt.search import mirror, samplers, study
+from cubeopt.search import mirror, samplers, space, study
 from cubeopt.search.study import StudySpec
 from cubeopt.settings import Settings
 from cubeopt.training.feed import check_rows
@@ -73,13 +73,7 @@ def _baselines(loaded: Dataset, spec: StudySpec) -> dict[str, Any]:
 def _check_shapes(spec: StudySpec) -> None:
     """Every shape the search can reach has a lattice that can be wired."""
     names = set(spec.search) & set(type(spec.base_trial.shape).model_fields)
-    shapes = {spec.base_trial.shape}
-    for name in names:
-        ends = spec.search[name].ends()
-        shapes |= {
-            shape.model_copy(update={name: tuple(end) if isinstance(end, list) else end})
-            for shape in shapes
-            for end in ends
-        }
+    corners = space.corners(spec.search, names)
+    shapes = {spec.base_trial.shape, *(spec.trial(corner, 0).shape for corner in corners)}
     for shape in shapes:
         geometry.geometry(shape)

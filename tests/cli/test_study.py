@@ -221,6 +221,35 @@ def test_export_writes_where_it_says(cli: Cli, finished: Any, tmp_path: Path) ->
     assert yaml.safe_load(other.read_text())["real_training"] == content["real_training"]
 
 
+def test_trials_that_lack_a_value_are_shown_drawn_and_exported_with_that_of_the_base(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any], spawn: Any
+) -> None:
+    threshold = {"low": 0.1, "high": 0.5, "when": {"halting": ["threshold"]}}
+    content = {
+        **tiny_study,
+        "base": {**tiny_study["base"], "halting_threshold": 0.25},
+        "search": {"halting": {"choices": ["fixed", "threshold"]}, "halting_threshold": threshold},
+        "sampler": {"name": "grid", "points": {"halting_threshold": 2}},
+        "rungs": {"epochs": [1, 2], "rule": "none"},
+    }
+    study_file.write_text(yaml.safe_dump(content))
+    assert cli("study", "create", study_file).code == 0
+    worked = spawn("worker", "--cpu", "--pack", "2", "--until-done").finish()
+    assert worked.code == 0, worked.err
+    shown = cli("study", "show", "tiny", "--json").json
+    rows = [row for row in shown["runs"] if row["kind"] == "short"]
+    tried = sorted((row["halting"], row.get("halting_threshold")) for row in rows)
+    assert tried == [("fixed", None), ("threshold", 0.1), ("threshold", 0.5)]
+    shown_rows = [line.split() for line in cli("study", "show", "tiny").out.splitlines()]
+    assert next(row[-2:] for row in shown_rows if row[-2:-1] == ["fixed"]) == ["fixed", "-"]
+    assert cli("study", "figure", "tiny").code == 0
+    file = cli("study", "export", "tiny", "--json").json["file"]
+    section = yaml.safe_load(Path(file).read_text())["real_training"]
+    best = shown["best"]["params"]
+    assert section["halting"] == best["halting"]
+    assert section["halting_threshold"] == best.get("halting_threshold", 0.25)
+
+
 @pytest.mark.parametrize("command", ["export", "figure"])
 @pytest.mark.parametrize("place", ["file/below", "/proc/nowhere/x", "folder"])
 def test_a_place_that_cannot_be_written_is_one_line(

@@ -44,8 +44,34 @@ def test_a_space_smaller_than_the_budget_is_told() -> None:
 
 def test_choices_that_cmaes_has_no_model_for_are_told() -> None:
     search = {**RANGES, **COUNTS}
-    said = "cmaes models numbers only: state_size (choices) are drawn at random"
+    said = "cmaes models numbers that every trial has; drawn at random: state_size (choices)"
     assert _notes({"name": "cmaes"}, search=search) == [said]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tpe", []),
+        (
+            "cmaes",
+            [
+                "cmaes models numbers that every trial has; drawn at random: halting (choices), "
+                "halting_threshold (when)"
+            ],
+        ),
+        (
+            "gp",
+            ["gp models values that every trial has; drawn at random: halting_threshold (when)"],
+        ),
+    ],
+)
+def test_values_with_a_condition_that_a_sampler_does_not_model_are_told(
+    name: str, said: list[str]
+) -> None:
+    threshold = {"low": 0.1, "high": 1.0, "when": {"halting": ["threshold"]}}
+    halting = {"choices": ["fixed", "threshold"]}
+    search = {**RANGES, "halting": halting, "halting_threshold": threshold}
+    assert _notes({"name": name}, search=search, rungs={"rule": "none"}) == said
 
 
 @pytest.mark.parametrize("name", ["tpe", "cmaes"])

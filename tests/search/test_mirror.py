@@ -105,6 +105,22 @@ def test_what_was_asked_stands_in_optunas_tables_to_the_bit(storage: RDBStorage)
     assert counterpart.orphans([]) == asked
 
 
+def test_a_trial_that_lacks_a_value_is_whole_without_it(storage: RDBStorage) -> None:
+    search = {
+        "halting": {"choices": ["fixed", "threshold"]},
+        "halting_threshold": {"low": 0.1, "high": 1.0, "when": {"halting": ["threshold"]}},
+    }
+    counterpart = Mirror(storage, study.parse({"name": "a", "search": search}, "file"))
+    asked = counterpart.ask(8, asked=0)
+    assert {len(point) for _, point in asked} == {1, 2}
+    shown = optuna.load_study(study_name="a", storage=storage).trials
+    assert [(each.number, each.params) for each in shown] == asked
+    half = counterpart._study.ask()  # a coordinator that died after the first of two values
+    half.suggest_categorical("halting", ["fixed", "threshold"])
+    expected = [(half.number, half.params)] if half.params["halting"] == "fixed" else []
+    assert counterpart.orphans([]) == [*asked, *expected]
+
+
 def test_telling_and_reporting_twice_is_telling_once(storage: RDBStorage) -> None:
     counterpart = Mirror(storage, spec("a"))
     counterpart.ask(3, asked=0)

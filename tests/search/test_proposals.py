@@ -24,6 +24,11 @@ FINITE: dict[str, Any] = {
     "state_size": {"choices": [32, 64, 128]},
     "gate": {"choices": ["learned", "frozen"]},
 }
+CONDITIONAL: dict[str, Any] = {
+    **SEARCH,
+    "halting": {"choices": ["fixed", "threshold"]},
+    "halting_threshold": {"low": 0.01, "high": 1.0, "when": {"halting": ["threshold"]}},
+}
 needs_cmaes = pytest.mark.skipif(
     importlib.util.find_spec("cmaes") is None, reason="cubeopt[samplers] is not installed"
 )
@@ -99,6 +104,39 @@ def test_the_same_results_give_the_same_proposals_also_after_a_restart(
             points += again.ask(1, place)
         _told(again, points[-4:])
     assert [point for _, point in points] == whole
+
+
+@each_sampler
+def test_a_value_is_there_exactly_where_its_condition_is_met(options: dict[str, Any]) -> None:
+    options = dict(options)
+    if options.get("name") == "grid":
+        options["points"] = {**options["points"], "halting_threshold": 2}
+    mirror = _mirror(options, CONDITIONAL)
+    points = _searched(mirror, 6)
+    assert {point["halting"] for point in points} == {"fixed", "threshold"}
+    for point in points:
+        assert ("halting_threshold" in point) == (point["halting"] == "threshold")
+        assert set(SEARCH) <= set(point)
+    assert [each.params for each in mirror._study.get_trials()] == points
+    assert len({space.identity(each) for each in points}) == len(points)
+    assert _searched(_mirror(options, dict(reversed(CONDITIONAL.items()))), 6) == points
+
+
+def test_tpe_learns_a_value_that_only_some_trials_have() -> None:
+    def loss(point: Point) -> float:
+        return float(abs(point.get("halting_threshold", 5.0) - 0.8))
+
+    def late(options: dict[str, Any]) -> float:
+        found = []
+        for seed in range(3):
+            mirror = _mirror({**options, "seed": seed}, CONDITIONAL)
+            for place in range(40):
+                asked = mirror.ask(1, place)
+                mirror.tell_complete(asked[0][0], loss(asked[0][1]))
+                found += [loss(asked[0][1])] if place >= 24 else []
+        return statistics.mean(found)
+
+    assert late({"startup_trials": 8}) < 0.5 * late({"name": "random"})
 
 
 @each_sampler
@@ -238,6 +276,14 @@ def test_a_grid_goes_on_with_what_is_left_whatever_was_lost() -> None:
     assert len(points) == 24
 
 
+def test_a_grid_over_conditions_has_no_point_twice() -> None:
+    search = {name: CONDITIONAL[name] for name in ("state_size", "halting", "halting_threshold")}
+    mirror = _mirror({"name": "grid", "points": {"halting_threshold": 5}}, search)
+    assert mirror.trials == 3 * (1 + 5)
+    points = [point for _, point in mirror.ask(1000, 0)]
+    assert len({space.identity(each) for each in points}) == len(points) == 18
+
+
 def test_a_space_too_large_to_list_is_no_list() -> None:
     content = {"name": "s", "search": {"lattice_steps": {"low": 1, "high": 1000}}}
     content["search"]["seed"] = {"low": 0, "high": 1000}  # type: ignore[index]
@@ -249,3 +295,10 @@ def test_cmaes_models_numbers_alone() -> None:
     assert set(proposals.modelled(_mirror({"name": "cmaes"})._spec)) == numbers
     for name in ("gp", "nsgaii"):
         assert set(proposals.modelled(_mirror({"name": name})._spec)) == set(SEARCH)
+
+
+def test_no_model_is_made_of_what_only_some_trials_have() -> None:
+    for name in ("cmaes", "gp", "nsgaii"):
+        modelled = proposals.modelled(_mirror({"name": name}, CONDITIONAL)._spec)
+        assert "halting_threshold" not in modelled
+        assert ("halting" in modelled) == (name != "cmaes")

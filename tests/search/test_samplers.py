@@ -61,6 +61,7 @@ def test_every_option_survives_its_way_through_the_storage(options: dict[str, An
             "sequence, scramble",
         ),
         ({"multivariat": True}, "tpe has no option 'multivariat'; did you mean 'multivariate'?"),
+        ({"group": True, "multivariate": False}, "sampler: group: true needs multivariate: true"),
         ({"name": "qmc", "sequence": "lattice"}, "sampler.sequence: Input should be 'sobol' or"),
         ({"seed": -1}, "sampler.seed: Input should be greater than or equal to 0 (got -1)"),
         ({"name": "gp", "startup_trials": "3"}, "sampler.startup_trials: Input should be a valid"),

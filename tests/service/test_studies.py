@@ -110,6 +110,14 @@ def test_a_sampler_that_is_not_installed_is_refused_with_what_installs_it(create
         create(sampler={"name": "cmaes"})
 
 
+@pytest.mark.usefixtures("nothing_made")
+def test_a_lattice_that_only_a_condition_reaches_is_looked_at(create, tiny_study):
+    links = {"choices": [1, 11], "when": {"gate": ["frozen"]}}
+    gate = {"choices": ["learned", "frozen"]}
+    with pytest.raises(ConfigError, match="distant_links"):
+        create(search={**tiny_study["search"], "gate": gate, "distant_links": links})
+
+
 def test_a_name_that_another_study_has_is_refused(engine, create, storage):
     first = create()
     with pytest.raises(StudyError, match=r"already .*'tiny'|'tiny' .*already"):
