@@ -22,6 +22,7 @@ from cubeopt.search.space import Point
 from cubeopt.search.study import StudySpec
 
 _TRIES = 8  # proposals of a sampler that may repeat a point, before others are looked for
+_DEAR_TRIES = 2  # of a Gaussian process, which takes a second for one and hardly changes its mind
 
 Taken = Set[frozenset[tuple[str, Any]]]  # identities of the points that were asked before
 
@@ -47,16 +48,22 @@ def propose(
     the latest of *study*.
     """
     found = candidates(study, trial, spec, asked)
-    first = next(found)
-    for each in itertools.chain([first], itertools.islice(found, _TRIES - 1)):
+    left = None if points is None else _left(points, taken)
+    if left == []:
+        return next(found)
+    tries = _DEAR_TRIES if isinstance(spec.sampler, Gp) else _TRIES
+    for each in itertools.islice(found, tries):
         if space.identity(each) not in taken:
             return each
     drawn = samplers.seed(spec.sampler, asked)
-    if points is None:
-        others = _sampled(study, trial, spec, RandomSampler(seed=drawn), {})
-        return next(each for each in others if space.identity(each) not in taken)
-    left = [each for each in points if space.identity(each) not in taken]
-    return random.Random(drawn).choice(left) if left else first
+    if left is not None:
+        return random.Random(drawn).choice(left)
+    others = _sampled(study, trial, spec, RandomSampler(seed=drawn), {})
+    return next(each for each in others if space.identity(each) not in taken)
+
+
+def _left(points: Sequence[Point], taken: Taken) -> list[Point]:
+    return [each for each in points if space.identity(each) not in taken]
 
 
 def candidates(study: Study, trial: FrozenTrial, spec: StudySpec, asked: int) -> Iterator[Point]:

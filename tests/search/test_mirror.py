@@ -1,5 +1,6 @@
 """What Optuna's tables are asked and told, over a real database."""
 
+import importlib.util
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,10 @@ from cubeopt.errors import StudyError
 from cubeopt.search import mirror, study
 from cubeopt.search.mirror import Mirror
 from cubeopt.search.study import StudySpec
+
+needs_cmaes = pytest.mark.skipif(
+    importlib.util.find_spec("cmaes") is None, reason="cubeopt[samplers] is not installed"
+)
 
 
 @pytest.fixture
@@ -91,6 +96,38 @@ def test_a_coordinator_that_starts_again_asks_what_the_last_one_would_have_asked
     whole = asked("whole", restart=False)
     assert len({tuple(point.items()) for point in whole}) == 12
     assert asked("restarted", restart=True) == whole
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"name": "gp", "startup_trials": 2},
+        *(
+            pytest.param({"name": "cmaes", "variant": variant, "population": 4}, marks=needs_cmaes)
+            for variant in ("full", "separable", "margin", "adaptive")
+        ),
+    ],
+)
+def test_what_a_sampler_notes_beside_its_trials_fits_into_the_tables(
+    storage: RDBStorage, sampler: dict[str, Any]
+) -> None:
+    """CMA-ES writes its whole state, a Gaussian process what still runs."""
+    names = ("reconstruction_weight", "similarity_weight", "diversity_weight", "emergence_weight")
+    search = {name: {"low": 0.1, "high": 1.0} for name in names}
+    search["halting_threshold"] = {"low": 0.1, "high": 1.0, "when": {"halting": ["threshold"]}}
+    search["halting"] = {"choices": ["fixed", "threshold"]}
+    made = study.parse({"name": "a", "search": search, "sampler": sampler}, "file")
+    places = range(0, 6, 2) if made.sampler.name == "gp" else range(0, 24, 4)
+    asked: list[tuple[int, dict[str, Any]]] = []
+    for place in places:
+        counterpart = Mirror(storage, made)  # as after a restart
+        asked += counterpart.ask(places.step, place)
+        for number, point in asked[place:]:
+            counterpart.report(number, 1, point["similarity_weight"])
+            counterpart.tell_complete(number, point["similarity_weight"])
+    shown = optuna.load_study(study_name="a", storage=storage).trials
+    assert [(each.number, each.params) for each in shown] == asked
+    assert len({tuple(each.params.items()) for each in shown}) == len(shown)
 
 
 def test_what_was_asked_stands_in_optunas_tables_to_the_bit(storage: RDBStorage) -> None:

@@ -197,6 +197,18 @@ def test_a_batch_of_a_gaussian_process_is_spread_out() -> None:
     assert [point for _, point in other.ask(3, 4)] == batch
 
 
+def test_a_gaussian_process_tries_a_finite_space_whole() -> None:
+    search = {name: FINITE[name] for name in ("state_size", "gate")}
+    mirror = _mirror({"name": "gp", "startup_trials": 2}, search)
+    points: list[Point] = []
+    for _ in range(4):
+        asked = mirror.ask(2, len(points))
+        _told(mirror, asked, lambda point: point["state_size"])
+        points += [point for _, point in asked]
+    assert len({space.identity(each) for each in points[:6]}) == 6
+    assert len(points) == 8
+
+
 def test_a_batch_of_tpe_is_spread_out() -> None:
     """Without the constant liar the median gap is near 0.006, with it near 0.06."""
     gaps: list[float] = []
