@@ -65,7 +65,7 @@ def _summary(spec: "StudySpec", made: "Plan", workers: int) -> dict[str, Any]:
     epochs, seconds = made.epochs, made.epoch_seconds / workers
     return {
         "study": spec.name,
-        "trials": spec.budget.trials,
+        "trials": spec.trials(),
         "epochs_short_unpruned": epochs.unpruned,
         "epochs_short_pruned": round(epochs.pruned, 1),
         "epochs_full": epochs.full,
@@ -77,7 +77,7 @@ def _summary(spec: "StudySpec", made: "Plan", workers: int) -> dict[str, Any]:
         "hours": (epochs.pruned + epochs.full) * seconds / 3600.0,
         "hours_without_pruning": (epochs.unpruned + epochs.full) * seconds / 3600.0,
         "memory_gb": max(cost.bytes for cost in made.costs) / 1e9,
-        "checkpoints_gb": spec.budget.trials * made.checkpoint_bytes / 1e9,
+        "checkpoints_gb": spec.trials() * made.checkpoint_bytes / 1e9,
         "trials_of_unmeasured_shapes": made.unmeasured,
     }
 
@@ -107,7 +107,7 @@ def _print(spec: "StudySpec", made: "Plan", workers: int) -> None:
     facts(
         {
             "study": spec.name,
-            "trials": spec.budget.trials,
+            "trials": spec.trials(),
             "epochs, short": f"{row['epochs_short_pruned']:g} "
             f"({row['epochs_short_unpruned']} without pruning)",
             "epochs, full runs": row["epochs_full"],

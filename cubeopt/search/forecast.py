@@ -4,15 +4,14 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-import optuna
-
-from cubeopt.search import rungs
+from cubeopt.search import rungs, space
+from cubeopt.search.space import Point
 from cubeopt.search.study import StudySpec
 from cubeopt.trial import CubeShape
 
 _ORDERS = 50  # in which the trials may come to the rungs
 _SIMULATED = 1000  # trials at most: beyond, the shares hardly change
-_DRAWN = 256  # points of the space at most
+_DRAWN = 256  # points of a large space
 
 
 @dataclass(frozen=True)
@@ -39,37 +38,49 @@ def epochs(spec: StudySpec) -> Epochs:
     A trial that is better at one rung is taken to be better at all; the sampler is taken not to
     learn. One that proposes better and better trials prunes fewer.
     """
-    count = min(spec.budget.trials, _SIMULATED)
+    trials = spec.trials()
+    count = min(trials, _SIMULATED)
     sums = [0] * len(spec.rungs.epochs)
     for order in range(_ORDERS):
         for rung, came in enumerate(_came(spec, count, random.Random(order))):
             sums[rung] += came
-    scale = spec.budget.trials / (count * _ORDERS)
+    scale = trials / (count * _ORDERS)
     reaching = tuple(came * scale for came in sums)
     ends = spec.rungs.epochs
     legs = [end - start for start, end in zip((0, *ends[:-1]), ends, strict=True)]
-    promoted = min(spec.promotion.top, spec.budget.trials)
+    promoted = min(spec.promotion.top, trials)
     return Epochs(
         reaching=reaching,
-        unpruned=spec.budget.trials * spec.short_epochs,
+        unpruned=trials * spec.short_epochs,
         pruned=sum(came * leg for came, leg in zip(reaching, legs, strict=True)),
         full=promoted * (spec.full_epochs - spec.short_epochs),
     )
 
 
 def shapes(spec: StudySpec) -> list[Share]:
-    """The shapes among points drawn at random from the space, the most frequent first."""
+    """The shapes in the space with their shares, the most frequent first.
+
+    Of all points that the study has, if it has few; else of some drawn at random.
+    """
     named = set(CubeShape.model_fields)
     if not named & set(spec.search):
         return [Share(spec.base_trial.shape, 1.0)]
-    count = min(spec.budget.trials, _DRAWN)
-    sampler = optuna.samplers.RandomSampler(seed=spec.sampler.seed)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    drawing = optuna.create_study(sampler=sampler)
-    distributions = spec.distributions()
-    points = [drawing.ask(distributions).params for _ in range(count)]
+    points = spec.points()
+    if points is None or len(points) > _DRAWN:
+        points = _drawn(spec)
     found = Counter(spec.trial(point, number).shape for number, point in enumerate(points))
-    return [Share(shape, times / count) for shape, times in found.most_common()]
+    return [Share(shape, times / len(points)) for shape, times in found.most_common()]
+
+
+def _drawn(spec: StudySpec) -> list[Point]:
+    source = random.Random(spec.sampler.seed)
+    distributions = spec.distributions().items()
+    return [
+        space.kept(
+            spec.search, {name: space.at(each, source.random()) for name, each in distributions}
+        )
+        for _ in range(_DRAWN)
+    ]
 
 
 def _came(spec: StudySpec, count: int, source: random.Random) -> list[int]:

@@ -65,6 +65,27 @@ def test_shapes_have_the_shares_in_which_they_are_drawn(tiny_study: dict[str, An
     }
 
 
+def test_the_shapes_of_a_grid_are_counted_and_so_are_its_trials(tiny_study: dict[str, Any]) -> None:
+    search = {"state_size": {"choices": [4, 8]}, "lattice_steps": {"choices": [2, 3]}}
+    grid = spec(tiny_study, search=search, sampler={"name": "grid"}, budget={"trials": 50})
+    assert [each.share for each in forecast.shapes(grid)] == [0.25] * 4
+    assert forecast.epochs(grid).unpruned == 4 * grid.short_epochs
+
+
+def test_a_value_that_only_some_trials_have_counts_where_it_is_there(
+    tiny_study: dict[str, Any],
+) -> None:
+    search = {
+        "gate": {"choices": ["learned", "frozen"]},
+        "state_size": {"choices": [8, 16], "when": {"gate": ["frozen"]}},
+        "learning_rate": {"low": 1e-3, "high": 1e-2},
+    }
+    found = forecast.shapes(spec(tiny_study, search=search))
+    shares = {(each.shape.gate, each.shape.state_size): each.share for each in found}
+    assert set(shares) == {("learned", 4), ("frozen", 8), ("frozen", 16)}
+    assert 0.4 < shares["learned", 4] < 0.6
+
+
 def test_a_search_without_sizes_has_the_shape_of_its_base(tiny_study: dict[str, Any]) -> None:
     given = spec(tiny_study)
     (found,) = forecast.shapes(given)
