@@ -1,12 +1,13 @@
 """Every study file that ships with the project, and the training file beside them."""
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 from cubeopt.search import configuration, study
-from cubeopt.search.samplers import sampler
+from cubeopt.search.mirror import Mirror
 from cubeopt.trial import TrialSpec
 
 ROOT = Path(__file__).parent.parent
@@ -24,10 +25,11 @@ def test_a_study_file_loads_under_its_own_name(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_every_point_that_optuna_draws_is_a_trial(path: Path) -> None:
     spec = study.load(path)
-    drawn = optuna.create_study(sampler=sampler(spec.sampler, 0))
-    specs = [spec.trial(drawn.ask(spec.distributions()).params, number) for number in range(50)]
+    storage: Any = optuna.storages.InMemoryStorage()
+    specs = [spec.trial(point, number) for number, point in Mirror(storage, spec).ask(50, 0)]
     assert all(isinstance(each, TrialSpec) for each in specs)
     assert len(set(specs)) == 50
 

@@ -1,13 +1,12 @@
 """`cubeopt ablate`: what each part of the cube is worth."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cubeopt import settings
-from cubeopt.cli.options import Gpu, Json, stopping
+from cubeopt.cli.options import Gpu, Jobs, Json, side_by_side, stopping
 from cubeopt.cli.printing import error_console, facts, print_json, table
 
 if TYPE_CHECKING:
@@ -38,10 +37,7 @@ def ablate(
         list[str] | None,
         typer.Option(metavar="NAME", help="Only this one beside the whole cube; repeatable."),
     ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Variants side by side; else one a core, or a GPU."),
-    ] = None,
+    jobs: Jobs = None,
     gpu: Gpu = None,
     as_json: Json = False,
 ) -> None:
@@ -51,10 +47,10 @@ def ablate(
     many; over the same seeds and batches, so differences are paired.
     """
     with stopping() as stop:
-        from rich.progress import Progress
-
+        from cubeopt.cli.bars import Bars
         from cubeopt.search import configuration
         from cubeopt.service import ablation
+        from cubeopt.service.packs import Place
 
         spec, origin = configuration.read_training(config)
         if epochs is not None:
@@ -63,21 +59,17 @@ def ablate(
             spec=spec,
             variants=ablation.named(spec, variant or ()),
             seeds=range(seeds),
-            folder=settings.load().dataset_dir(spec.plan.dataset),
             metric=str((origin or {}).get("metric", "fvu")),
-            gpu=gpu,
-            jobs=jobs or (1 if gpu is not None else os.cpu_count() or 1),
+            place=Place(
+                folder=settings.load().dataset_dir(spec.plan.dataset),
+                gpu=gpu,
+                jobs=side_by_side(jobs, gpu),
+            ),
         )
-        console = error_console()
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-            known: dict[str, int] = {}
-
-            def show(at: ablation.Progress) -> None:
-                if at.variant not in known:
-                    known[at.variant] = bars.add_task(at.variant, total=at.epochs)
-                bars.update(known[at.variant], completed=at.epoch)  # type: ignore[arg-type]
-
-            report = ablation.run(request, stop, show)
+        with Bars(error_console()) as bars:
+            report = ablation.run(
+                request, stop, lambda at: bars.show(at.variant, at.epoch, at.epochs)
+            )
     if report is None:
         raise typer.Exit(_INTERRUPTED)
     if as_json:

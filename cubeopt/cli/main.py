@@ -10,7 +10,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from cubeopt import __version__, settings
-from cubeopt.cli import ablation, bench, data, database, service, study, trial, workers
+from cubeopt.cli import (
+    ablation,
+    bench,
+    comparison,
+    data,
+    database,
+    planning,
+    service,
+    study,
+    trial,
+    workers,
+)
 from cubeopt.errors import CubeoptError, InputError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +45,8 @@ app.add_typer(database.app, name="db")
 app.add_typer(bench.app, name="bench")
 service.add_to(app)
 ablation.add_to(app)
+planning.add_to(study.app)
+comparison.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

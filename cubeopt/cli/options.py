@@ -33,11 +33,21 @@ Gpu = Annotated[
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Train on the CPU, in one thread.")]
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Trainings side by side; else one a core, or a GPU."),
+]
+
 
 def check_device(gpu: int | None, cpu: bool) -> None:
     """Exactly one of the two must be given."""
     if (gpu is None) == (not cpu):
         raise InputError("give either --gpu N or --cpu")
+
+
+def side_by_side(jobs: int | None, gpu: int | None) -> int:
+    """How many trainings run at a time: *jobs*, else one a core, or on a *gpu* one."""
+    return jobs or (1 if gpu is not None else os.cpu_count() or 1)
 
 
 @contextmanager

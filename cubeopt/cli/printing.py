@@ -68,7 +68,7 @@ def _drawn(headers: Sequence[str], columns: Sequence[Sequence[Any]]) -> Table:
     drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for header, values in zip(headers, columns, strict=True):
         numeric = any(isinstance(value, int | float) for value in values)
-        drawn.add_column(header, justify="right" if numeric else "left", overflow="fold")
+        drawn.add_column(Text(header), justify="right" if numeric else "left", overflow="fold")
     for row in zip(*map(_cells, columns), strict=True):
         drawn.add_row(*map(Text, row))
     return drawn

@@ -107,7 +107,7 @@ class WorkerScreen:
             ended = sum(
                 counts[each] for each in (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
             )
-            total = study_file.parse(record.spec, record.name).budget.trials
+            total = study_file.parse(record.spec, record.name).trials()
             if record.id not in self._bars:
                 self._bars[record.id] = self._progress.add_task(record.name, total=total)
             self._progress.update(self._bars[record.id], completed=ended)

@@ -39,7 +39,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Put the study in FILE into the storage; workers start on it at once."""
-    from cubeopt.search import study
+    from cubeopt.search import advice, study
 
     spec = study.load(file, name)
     loaded = settings.load(storage)
@@ -60,13 +60,19 @@ def create(
         "name": record.name,
         "created": made,
         "state": str(record.state),
-        "trials": spec.budget.trials,
+        "trials": spec.trials(),
         "metric": f"{record.metric} ({record.direction})",
         "dataset": record.dataset,
         "dataset_fingerprint": record.dataset_fingerprint,
     }
+    notes = advice.notes(spec)
+    if as_json:
+        print_json({**row, "notes": notes})
+        return
     facts(row, as_json)
-    if not as_json and made:
+    for note in notes:
+        say(f"note: {note}")
+    if made:
         say("next: cubeopt worker --gpu 0   (or --cpu)")
 
 
@@ -75,6 +81,7 @@ def list_(storage: Storage = None, as_json: Json = False) -> None:
     """All studies, with what became of their trials."""
     from cubeopt.db import records
     from cubeopt.report import summary
+    from cubeopt.search import study
 
     rows: list[dict[str, Any]] = []
     with connected(settings.load(storage)) as engine:
@@ -87,7 +94,7 @@ def list_(storage: Storage = None, as_json: Json = False) -> None:
                     "name": short.name,
                     "state": short.state,
                     "trials": short.trials,
-                    "budget": record.spec["budget"]["trials"],
+                    "budget": study.planned(record.spec),
                     "metric": short.metric,
                     "best": short.best.value if short.best else None,
                     "created": short.created,
@@ -287,12 +294,12 @@ def _print_trials(found: "Records", short: "Summary") -> None:
     titles["value"] = short.metric
     if any(row["attempts"] > 1 for row in rows):
         titles["attempts"] = "attempts"
-    searched = _in_order(found.trials[0].params)
+    searched = _in_order({name for trial in found.trials for name in trial.params})
     counted = ", ".join(f"{count} {state}" for state, count in short.trials.items() if count)
     table(
         f"trials: {counted}",
         [*titles.values(), *searched],
-        [[row[key] for key in (*titles, *searched)] for row in rows],
+        [[row.get(key) for key in (*titles, *searched)] for row in rows],
         expendable=len(searched),
     )
 

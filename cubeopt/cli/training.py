@@ -111,6 +111,9 @@ def print_report(name: str, result: Result) -> None:
     say("")
     _print_comparison(name, result)
     say("")
+    if result.corpora:
+        _print_corpora(result)
+        say("")
     for each in result.findings:
         epochs = f"epoch {each.first}"
         if each.last > each.first:
@@ -139,6 +142,20 @@ def _print_comparison(name: str, result: Result) -> None:
         "beside the baselines, on the same rows (better: lower fvu, all others higher)",
         columns,
         rows,
+    )
+
+
+def _print_corpora(result: Result) -> None:
+    table(
+        "each corpus alone (fvu relative to the training mean of all)",
+        ["corpus", "split", "rows", "fvu", "cosine", "PCA fvu", "PCA cosine"],
+        [
+            [
+                *(each.corpus, each.split, each.rows),
+                *(each.fvu, each.cosine, each.pca_fvu, each.pca_cosine),
+            ]
+            for each in result.corpora
+        ],
     )
 
 

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,11 @@ class Dataset:
                 )
         codes = torch.tensor([TASKS.index(task) for task in tasks], dtype=torch.uint8)
         return torch.isin(self.columns["task"], codes)
+
+    def of_corpus(self, name: str) -> "Dataset":
+        """The rows of one corpus alone."""
+        mine = self.columns["corpus"] == self.corpora.index(name)
+        return replace(self, columns={key: column[mine] for key, column in self.columns.items()})
 
 
 def task_groups(task: UInt8[Tensor, " N"], tasks: Sequence[Task]) -> dict[str, Bool[Tensor, " N"]]:

@@ -12,13 +12,17 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from cubeopt.db import engine
 from cubeopt.errors import StorageError, StudyError
-from cubeopt.search.samplers import sampler
+from cubeopt.search import proposals, space
+from cubeopt.search.space import Point
 from cubeopt.search.study import StudySpec
+
+_WISH = "fixed_params"  # where Optuna keeps the values of an enqueued trial
 
 
 class Mirror:
@@ -26,39 +30,81 @@ class Mirror:
 
     def __init__(self, storage: RDBStorage, spec: StudySpec) -> None:
         self._storage, self._spec = storage, spec
+        self._points = spec.points()
+        self.trials = spec.trials()  # how many there will be
         self._study = optuna.create_study(
             storage=storage,
             study_name=spec.name,
             direction=spec.objective.direction,
             load_if_exists=True,
+            sampler=RandomSampler(),  # asked for nothing: proposals.py draws
         )
         self._study.set_metric_names([spec.objective.metric])
 
-    def ask(self, count: int, asked: int) -> list[tuple[int, dict[str, Any]]]:
-        """*count* new points as (number, params); *asked* is how many there were before.
+    def ask(self, count: int, asked: int) -> list[tuple[int, Point]]:
+        """At most *count* new points as (number, params); *asked* is how many there were before.
 
-        Each is drawn with a seed of its own, so how many are asked at once changes no point of a
-        random search.
+        Fewer come when a grid ends. Each point is drawn for itself, with the ones before it known,
+        so that how many are asked at once changes none.
         """
-        distributions = self._spec.distributions()
+        trials = self._study.get_trials(deepcopy=False)
+        taken = {space.identity(each.params) for each in trials}
         points = []
-        for number in range(asked, asked + count):
-            self._study.sampler = sampler(self._spec.sampler, number)
-            trial = self._study.ask(distributions)
-            points.append((trial.number, dict(trial.params)))
+        for place in range(asked, asked + count):
+            drawn = self._draw(place, taken)
+            if drawn is None:
+                break
+            points.append(drawn)
+            taken.add(space.identity(drawn[1]))
         return points
 
-    def orphans(self, known: Iterable[int]) -> list[tuple[int, dict[str, Any]]]:
+    def _draw(self, asked: int, taken: proposals.Taken) -> tuple[int, Point] | None:
+        """A new trial and its point, which is written when the whole of it is known.
+
+        What a person wished for comes first.
+        """
+        if self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return self._granted(self._study.ask().number, asked)
+        point = None
+        if self._spec.sampler.name == "grid":
+            assert self._points is not None
+            point = proposals.untried(self._spec, self._points, taken)
+            if point is None:
+                return None
+        number = self._study.ask().number  # empty: the study's own sampler draws nothing
+        trial = self._storage.get_trial(self._id(number))
+        if point is None:
+            point = proposals.propose(self._study, trial, self._spec, asked, taken, self._points)
+        self._write(trial, point)
+        return number, point
+
+    def _granted(self, number: int, asked: int) -> tuple[int, Point]:
+        """A trial that a person wished for, with the values that were left open."""
+        trial = self._storage.get_trial(self._id(number))
+        wish = {**trial.system_attrs[_WISH], **trial.params}
+        point = proposals.granted(self._study, trial, self._spec, asked, wish)
+        self._write(trial, point)
+        return number, point
+
+    def _write(self, trial: FrozenTrial, point: Point) -> None:
+        distributions = self._spec.distributions()
+        for name, value in point.items():
+            inner = distributions[name].to_internal_repr(value)
+            self._storage.set_trial_param(trial._trial_id, name, inner, distributions[name])
+
+    def orphans(self, known: Iterable[int]) -> list[tuple[int, Point]]:
         """Points that were asked, but whose trial is not *known*: the asker died in between.
 
-        A point that was not even drawn whole is told as failed.
+        A point that was not even drawn whole is told as failed, unless a person wished for it.
         """
         numbers, found = set(known), []
         for each in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if each.number in numbers:
                 continue
-            if set(each.params) == set(self._spec.search):
+            if space.whole(self._spec.search, each.params):
                 found.append((each.number, dict(each.params)))
+            elif _WISH in each.system_attrs:
+                found.append(self._granted(each.number, each.number))
             else:
                 self.tell(each.number, TrialState.FAIL, None)
         return found

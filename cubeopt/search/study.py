@@ -1,22 +1,21 @@
 """A study file: read it strictly, turn a point of its space into a TrialSpec."""
 
+import graphlib
 import itertools
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from optuna.distributions import BaseDistribution
+from pydantic import Field, ValidationError, model_validator
 
 from cubeopt import trial
 from cubeopt.errors import ConfigError, StudyError
-from cubeopt.search import configuration
+from cubeopt.search import configuration, samplers, space
+from cubeopt.search.samplers import Cmaes, Grid, Sampler, Tpe
+from cubeopt.search.space import Point, Range, Section
 from cubeopt.trial import TrialSpec
 
 Metric = Literal["fvu", "cosine", "top1", "mrr", "effective_rank", "specialisation"]
@@ -34,54 +33,10 @@ _NEVER_SEARCHED = frozenset(
         *("save_checkpoint_every", "log_interval", "validation_interval"),
     }
 )
+_SAMPLER_PATH = re.compile(rf"^sampler\.({'|'.join(samplers.NAMES)})\b")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Range(_Section):
-    """One searched value: an interval (*low*, *high*) or a list of *choices*."""
-
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
-    choices: Annotated[tuple[int | float | str, ...] | None, Field(strict=False)] = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "Range":
-        if self.choices is not None:
-            if self.low is not None or self.high is not None or self.log:
-                raise ValueError("give either choices or low and high, not both")
-            if len(self.choices) < 2 or len(set(self.choices)) < len(self.choices):
-                raise ValueError(
-                    f"choices need at least two values, each one once, got {list(self.choices)}"
-                )
-            return self
-        if self.low is None or self.high is None:
-            raise ValueError("a searched value needs low and high, or choices")
-        if not self.low < self.high:
-            raise ValueError(f"empty range: low ({self.low}) must be below high ({self.high})")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a log range needs low above 0, got {self.low}")
-        return self
-
-    def distribution(self, whole: bool) -> BaseDistribution:
-        """Where Optuna draws it from; *whole* numbers only where the value is a count."""
-        if self.choices is not None:
-            return CategoricalDistribution(self.choices)
-        assert self.low is not None
-        assert self.high is not None
-        if whole:
-            return IntDistribution(int(self.low), int(self.high), log=self.log)
-        return FloatDistribution(float(self.low), float(self.high), log=self.log)
-
-    def ends(self) -> list[Any]:
-        """The values between which, or among which, it is drawn."""
-        return list(self.choices) if self.choices is not None else [self.low, self.high]
-
-
-class Objective(_Section):
+class Objective(Section):
     """The validation metric that decides; no searched knob scales it."""
 
     metric: Metric = "fvu"
@@ -91,15 +46,7 @@ class Objective(_Section):
         return DIRECTIONS[self.metric]
 
 
-class Sampler(_Section):
-    """Which Optuna sampler proposes trials."""
-
-    name: Literal["tpe", "random"] = "tpe"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    startup_trials: Annotated[int, Field(ge=0)] = 10  # drawn at random before the model (tpe)
-
-
-class Rungs(_Section):
+class Rungs(Section):
     """At which epochs trials are compared, and what share goes on; the last one ends the trial."""
 
     epochs: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (1, 2, 5)
@@ -114,26 +61,26 @@ class Rungs(_Section):
         return self
 
 
-class Promotion(_Section):
+class Promotion(Section):
     """How many of the best completed trials are carried on to the full run."""
 
     top: Annotated[int, Field(ge=0)] = 1
 
 
-class Budget(_Section):
+class Budget(Section):
     """Where the study ends."""
 
     trials: Annotated[int, Field(ge=1)] = 20
 
 
-class StudySpec(_Section):
+class StudySpec(Section):
     """What a YAML file in studies/ says."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = Field(default_factory=dict)
     search: Annotated[dict[str, Range], Field(min_length=1)]
     objective: Objective = Objective()
-    sampler: Sampler = Sampler()
+    sampler: Sampler = Tpe()
     rungs: Rungs = Rungs()
     promotion: Promotion = Promotion()
     budget: Budget = Budget()
@@ -150,6 +97,11 @@ class StudySpec(_Section):
     def short_epochs(self) -> int:
         return self.rungs.epochs[-1]
 
+    @property
+    def conditional(self) -> bool:
+        """Whether some trials have values that others lack."""
+        return any(each.when for each in self.search.values())
+
     def distributions(self) -> dict[str, BaseDistribution]:
         # The type of the value decides, not how its ends are written: 0 to 1 may be a weight.
         values = self.base_trial.flat()
@@ -158,8 +110,28 @@ class StudySpec(_Section):
             for name, searched in self.search.items()
         }
 
+    def points(self) -> list[Point] | None:
+        """Every point of the space, or of the grid over it; None when they cannot be listed."""
+        values = {name: self._values(name, each) for name, each in self.distributions().items()}
+        found = {name: some for name, some in values.items() if some is not None}
+        return space.listed(self.search, found) if len(found) == len(values) else None
+
+    def trials(self) -> int:
+        """How many trials the study will have: its budget, or the whole grid if that is less."""
+        if not isinstance(self.sampler, Grid):
+            return self.budget.trials
+        return min(self.budget.trials, len(self.points() or ()))
+
+    def _values(self, name: str, distribution: BaseDistribution) -> list[Any] | None:
+        if isinstance(self.sampler, Grid) and name in self.sampler.points:
+            return space.spaced(distribution, self.sampler.points[name])
+        return space.every_value(distribution)
+
     def trial(self, params: Mapping[str, Any], number: int) -> TrialSpec:
-        """The base with *params* put in; unless searched or set, the seed is the trial's number."""
+        """The base with *params* put in, which may be some of those searched.
+
+        Unless searched or set, the seed is the trial's number.
+        """
         values = dict(params)
         if "seed" not in values and "seed" not in self.base:
             values["seed"] = number
@@ -182,10 +154,13 @@ def parse(content: Mapping[str, Any], where: str) -> StudySpec:
     try:
         spec = StudySpec.model_validate(content)
     except ValidationError as error:
-        raise StudyError(f"{where}: {trial.first_problem(error)}{_hint(error)}") from error
+        # The path of an error goes through the name of the sampler; the file's does not.
+        problem = _SAMPLER_PATH.sub("sampler", trial.first_problem(error))
+        raise StudyError(f"{where}: {problem}{_hint(error)}") from error
     try:
         base = trial.from_flat(spec.base, f"{where}: base")
         _check_search(spec, base, where)
+        _check_sampler(spec, where)
     except StudyError:
         raise
     except ConfigError as error:
@@ -204,13 +179,20 @@ def parse(content: Mapping[str, Any], where: str) -> StudySpec:
     return spec
 
 
+def planned(content: Mapping[str, Any]) -> int:
+    """How many trials a study in the storage will have; *content* is its file, checked before."""
+    if content.get("sampler", {}).get("name") == "grid":
+        return parse(content, f"study {content['name']}").trials()
+    return int(content["budget"]["trials"])
+
+
 def _check_search(spec: StudySpec, base: TrialSpec, where: str) -> None:
     """Each searched name exists and may be searched; its ends, alone and in pairs, are valid.
 
     Pairs, since a rule of TrialSpec ties at most two values together.
     """
     known = trial.value_names() - _NEVER_SEARCHED
-    for name, searched in spec.search.items():
+    for name in spec.search:
         if name in _NEVER_SEARCHED:
             raise StudyError(
                 f"{where}: search.{name}: {name} is one for the whole study; set it in base"
@@ -219,20 +201,78 @@ def _check_search(spec: StudySpec, base: TrialSpec, where: str) -> None:
             raise StudyError(
                 f"{where}: search: unknown key {name!r}{trial.did_you_mean(name, known)}"
             )
-        for end in searched.ends():
-            _check_point(base, {name: end}, where)
-    for (name, searched), (other, its) in itertools.combinations(spec.search.items(), 2):
-        for ends in itertools.product(searched.ends(), its.ends()):
-            _check_point(base, dict(zip((name, other), ends, strict=True)), where)
+    _check_conditions(spec.search, where)
+    for name in spec.search:
+        if not any(name in point for point in space.corners(spec.search, [name])):
+            raise StudyError(f"{where}: search.{name}.when: no trial can meet this condition")
+    singles = [(name,) for name in spec.search]
+    for names in [*singles, *itertools.combinations(spec.search, 2)]:
+        for point in space.corners(spec.search, names):
+            if set(names) <= set(point):
+                _check_point(base, names, point, where)
 
 
-def _check_point(base: TrialSpec, values: dict[str, Any], where: str) -> None:
+def _check_conditions(search: space.Search, where: str) -> None:
+    """A condition names searched choices, some of them, and no two wait for each other."""
+    for name, searched in search.items():
+        for parent, some in searched.when.items():
+            at = f"{where}: search.{name}.when"
+            if parent not in search:
+                hint = trial.did_you_mean(parent, search)
+                raise StudyError(f"{at}: {parent!r} is not searched{hint}")
+            choices = search[parent].choices
+            if choices is None:
+                raise StudyError(f"{at}: {parent} is an interval; a condition needs choices")
+            for value in some:
+                if value not in choices:
+                    raise StudyError(
+                        f"{at}.{parent}: {value!r} is not among the choices {list(choices)}"
+                    )
     try:
-        base.with_values(values)
+        space.ordered(search)
+    except graphlib.CycleError as error:
+        cycle = " needs ".join(reversed(error.args[1]))
+        raise StudyError(f"{where}: search: conditions go in a circle: {cycle}") from error
+
+
+def _check_point(base: TrialSpec, names: Sequence[str], point: Point, where: str) -> None:
+    """A *point*, the values of *names* and what they need, makes a trial."""
+    try:
+        base.with_values(point)
     except ConfigError as error:
-        names = " with ".join(f"search.{name}" for name in values)
-        reason = str(error).removeprefix("configuration: ").removeprefix(f"{next(iter(values))}: ")
-        raise StudyError(f"{where}: {names}: {reason}") from error
+        said = " with ".join(f"search.{name}" for name in names)
+        reason = str(error).removeprefix("configuration: ").removeprefix(f"{names[0]}: ")
+        raise StudyError(f"{where}: {said}: {reason}") from error
+
+
+def _check_sampler(spec: StudySpec, where: str) -> None:
+    """What a sampler asks of the space."""
+    if isinstance(spec.sampler, Cmaes):
+        numbers = [each for each in spec.search.values() if each.choices is None and not each.when]
+        if len(numbers) < 2:
+            raise StudyError(
+                f"{where}: sampler cmaes needs at least two searched intervals (low, high) without "
+                f"a condition, got {len(numbers)}; take tpe, gp or random"
+            )
+    if not isinstance(spec.sampler, Grid):
+        return
+    for name in spec.sampler.points:
+        if name not in spec.search:
+            hint = trial.did_you_mean(name, spec.search)
+            raise StudyError(f"{where}: sampler.points: {name!r} is not searched{hint}")
+        if spec.search[name].choices is not None:
+            raise StudyError(f"{where}: sampler.points: {name} has choices; a grid takes them all")
+    for name, distribution in spec.distributions().items():
+        if name not in spec.sampler.points and space.every_value(distribution) is None:
+            raise StudyError(
+                f"{where}: sampler grid needs to know how many values of {name} to try; say it in "
+                f"sampler.points, as in points: {{{name}: 5}}"
+            )
+    if spec.points() is None:
+        raise StudyError(
+            f"{where}: the grid has more than {space.MAX_LISTED} points; give fewer in "
+            "sampler.points or search, or take the sampler qmc"
+        )
 
 
 def _hint(error: ValidationError) -> str:

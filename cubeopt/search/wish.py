@@ -31,8 +31,20 @@ def checked(spec: StudySpec, values: Mapping[str, Any]) -> dict[str, Any]:
         if name not in spec.search:
             raise ConfigError(f"{where}: {name} is not searched; it is {base[name]!r} for all")
         params[name] = _inside(spec, name, value)
+    _check_conditions(spec, params)
     spec.trial(params, 0)  # the rules that tie values together
     return params
+
+
+def _check_conditions(spec: StudySpec, params: Mapping[str, Any]) -> None:
+    for name in params:
+        for other, allowed in spec.search[name].when.items():
+            if params.get(other) not in allowed:
+                some = " or ".join(f"{other}={value}" for value in allowed)
+                raise ConfigError(
+                    f"study {spec.name}: {name} is searched only where {other} is among "
+                    f"{list(allowed)}; give {some}, too"
+                )
 
 
 def _inside(spec: StudySpec, name: str, value: Any) -> Any:

@@ -3,28 +3,19 @@
 The seeds of a variant train as one pack; variants train side by side, one process each.
 """
 
-import multiprocessing
-import signal
 import statistics
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import connection
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
-from cubeopt.data import dataset
-from cubeopt.errors import ConfigError, CubeoptError, DeviceError, DivergedError
+from cubeopt.errors import ConfigError, DivergedError
 from cubeopt.lattice import geometry
-from cubeopt.training import device as devices
-from cubeopt.training.feed import Feed
-from cubeopt.training.loop import PackRun
+from cubeopt.service import packs
+from cubeopt.service.packs import Pack, Place, Trained
 from cubeopt.trial import TrialSpec
 
 WHOLE = "the whole cube"
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -42,10 +33,8 @@ class Request:
     spec: TrialSpec
     variants: Sequence[Variant]  # the whole cube first
     seeds: Sequence[int]
-    folder: Path  # of the dataset
     metric: str
-    gpu: int | None
-    jobs: int  # variants that train side by side
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -85,18 +74,6 @@ class Progress:
     epochs: int
 
 
-@dataclass(frozen=True)
-class _Done:
-    variant: str
-    weights: int
-    rows: Sequence[Mapping[str, float]]  # by seed, at the last epoch
-
-
-@dataclass(frozen=True)
-class _Failed:
-    error: CubeoptError
-
-
 def variants(spec: TrialSpec) -> list[Variant]:
     """Without each expert, with a frozen gate, without emergence, with fewer and with more steps.
 
@@ -121,103 +98,50 @@ def variants(spec: TrialSpec) -> list[Variant]:
 
 
 def run(request: Request, stop: threading.Event, tell: Callable[[Progress], None]) -> Report | None:
-    """Train every variant; None when *stop* ended it early."""
-    waiting, done = list(request.variants), dict[str, _Done]()
-    running: dict[Any, BaseProcess] = {}
-    try:
-        while (waiting or running) and not stop.is_set():
-            while waiting and len(running) < request.jobs:
-                pipe, worker = _started(request, waiting.pop(0))
-                running[pipe] = worker
-            for speaking in connection.wait(list(running), _POLL_SECONDS):
-                heard = _heard(speaking, running)
-                if isinstance(heard, Progress):
-                    tell(heard)
-                    continue
-                done[heard.variant] = heard
-                running.pop(speaking).join()
-    finally:
-        for worker in running.values():
-            worker.terminate()
-            worker.join()
-    if stop.is_set():
+    """Train every variant; None when *stop* ended it early, DivergedError when one diverges."""
+
+    def heard(at: packs.Progress) -> None:
+        if at.diverged:
+            raise DivergedError(f"{at.pack}: diverged in epoch {at.epoch}; lower learning_rate")
+        tell(Progress(at.pack, at.epoch, at.epochs))
+
+    all_of_them = [_pack(request, variant) for variant in request.variants]
+    done = packs.train(all_of_them, request.place, stop, heard)
+    if done is None:
         return None
-    rows = _rows([done[variant.name] for variant in request.variants], request.metric)
+    rows = _rows(done, request.metric)
     return Report(request.metric, request.spec.plan.epochs, tuple(request.seeds), rows)
 
 
-def _started(request: Request, variant: Variant) -> tuple[Connection, BaseProcess]:
-    """The training of *variant* in a process of its own, and what it will say."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    worker = context.Process(target=_train, args=(theirs, variant, request), daemon=True)
-    worker.start()
-    theirs.close()
-    return ours, worker
-
-
-def _heard(pipe: Any, running: Mapping[Any, BaseProcess]) -> Progress | _Done:
+def _pack(request: Request, variant: Variant) -> Pack:
+    """All seeds of one variant."""
     try:
-        heard = pipe.recv()
-    except EOFError as error:
-        running[pipe].join()
-        raise DeviceError(
-            f"a training process ended with exit code {running[pipe].exitcode}; "
-            "is there enough memory? try fewer --jobs"
-        ) from error
-    if isinstance(heard, _Failed):
-        raise heard.error
-    assert isinstance(heard, Progress | _Done)
-    return heard
+        changed = request.spec.with_values(variant.values)
+    except ConfigError as error:
+        raise ConfigError(f"{variant.name}: {error}") from error
+    return Pack(variant.name, [changed.with_values({"seed": seed}) for seed in request.seeds])
 
 
-def _train(pipe: Connection, variant: Variant, request: Request) -> None:
-    """All seeds of one variant as a pack; Ctrl-C is its parent's, who ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        pipe.send(_trained(pipe, variant, request))
-    except CubeoptError as error:
-        pipe.send(_Failed(type(error)(f"{variant.name}: {error}")))
-
-
-def _trained(pipe: Connection, variant: Variant, request: Request) -> _Done:
-    changed, seeds = request.spec.with_values(variant.values), request.seeds
-    device = devices.prepare(request.gpu)
-    feed = Feed(dataset.load(request.folder), changed.plan.task, device)
-    pack = PackRun(changed.shape, len(seeds), feed)
-    for slot, seed in enumerate(seeds):
-        pack.fill(slot, pack.fresh(changed.with_values({"seed": seed})))
-    last: dict[int, Mapping[str, float]] = {}
-    for _ in range(changed.plan.epochs * pack.steps_per_epoch):
-        ends = pack.step()
-        for end in ends:
-            if end.diverged:
-                raise DivergedError(f"diverged in epoch {end.epoch}; lower learning_rate")
-            last[end.slot] = end.metrics
-        if ends:
-            pipe.send(Progress(variant.name, ends[0].epoch, changed.plan.epochs))
-    return _Done(variant.name, pack.cube.layout.size, [last[slot] for slot in range(len(seeds))])
-
-
-def _rows(done: Sequence[_Done], metric: str) -> list[Row]:
-    whole = [row[f"validation/{metric}"] for row in done[0].rows]
+def _rows(done: Sequence[Trained], metric: str) -> list[Row]:
+    whole = [end.metrics[f"validation/{metric}"] for end in done[0].ends]
     return [_row(each, metric, whole) for each in done]
 
 
-def _row(done: _Done, metric: str, whole: Sequence[float]) -> Row:
-    values = [row[f"validation/{metric}"] for row in done.rows]
+def _row(done: Trained, metric: str, whole: Sequence[float]) -> Row:
+    rows = [end.metrics for end in done.ends]
+    values = [row[f"validation/{metric}"] for row in rows]
     differences = [value - other for value, other in zip(values, whole, strict=True)]
-    names = [name for name in done.rows[0] if all(name in row for row in done.rows)]
+    names = [name for name in rows[0] if all(name in row for row in rows)]
     return Row(
-        done.variant,
+        done.pack,
         done.weights,
         statistics.fmean(values),
         _deviation(values),
         statistics.fmean(differences),
         _deviation(differences) / len(values) ** 0.5,
         values,
-        {name: statistics.fmean(row[name] for row in done.rows) for name in names},
-        statistics.fmean(row["epoch_seconds"] for row in done.rows) / len(values),
+        {name: statistics.fmean(row[name] for row in rows) for name in names},
+        statistics.fmean(row["epoch_seconds"] for row in rows) / len(values),
     )
 
 

@@ -13,7 +13,8 @@ from cubeopt.db import breaker, leader, orders, queue, records
 from cubeopt.db.engine import Engine, optuna_url
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
-from cubeopt.search import mirror, rungs, study
+from cubeopt.errors import StudyError
+from cubeopt.search import mirror, rungs, samplers, study
 from cubeopt.search.mirror import Mirror
 from cubeopt.search.study import StudySpec
 
@@ -70,7 +71,12 @@ class Coordinator:
                     raise
 
     def _advance(self, record: StudyRecord) -> None:
-        spec, counterpart = self._opened(record)
+        try:
+            spec, counterpart = self._opened(record)
+        except StudyError as error:  # an older file, or a sampler that is not installed here
+            logger.error("study %s: %s", record.name, error)
+            orders.end(self._engine, record.id, StudyState.FAILED, str(error))
+            return
         self._show(record, counterpart)
         reason = breaker.trip(self._engine, record.id, _FAILURES_IN_A_ROW)
         if reason is not None:
@@ -79,13 +85,14 @@ class Coordinator:
             return
         counts = records.counts(self._engine, record.id)
         self._ask(record, spec, counterpart, counts)
-        if sum(counts[state] for state in _ENDED) >= spec.budget.trials:
+        if sum(counts[state] for state in _ENDED) >= counterpart.trials:
             self._promote(record, spec, counterpart)
 
     def _opened(self, record: StudyRecord) -> tuple[StudySpec, Mirror]:
         """The study's file and counterpart; at first sight, what was asked but not queued is."""
         if record.id not in self._studies:
             spec = study.parse(record.spec, f"study {record.name}")
+            samplers.check_installed(spec.sampler)
             counterpart = Mirror(self._storage, spec)
             known = [each.number for each in records.trials(self._engine, record.id)]
             self._enqueue(record, spec, counterpart.orphans(known))
@@ -125,7 +132,7 @@ class Coordinator:
         """Keep enough trials waiting that no worker has to wait for a sampler."""
         asked = sum(counts.values())
         wanted = max(_AHEAD, counts[RunState.RUNNING]) - counts[RunState.WAITING]
-        count = min(wanted, spec.budget.trials - asked)
+        count = min(wanted, counterpart.trials - asked)
         if count > 0:
             self._enqueue(record, spec, counterpart.ask(count, asked))
 
@@ -167,7 +174,7 @@ class Coordinator:
             "full runs",
             {str(run.trial_number): {"epochs": run.epoch, "value": run.value} for run in full},
         )
-        state, reason = StudyState.COMPLETE, f"all {spec.budget.trials} trials have ended"
+        state, reason = StudyState.COMPLETE, f"all {counterpart.trials} trials have ended"
         if not results:
             state, reason = StudyState.FAILED, "no trial reached the last rung"
         elif full and all(run.state != RunState.COMPLETE for run in full):

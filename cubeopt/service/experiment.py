@@ -24,7 +24,8 @@ from cubeopt.data import dataset
 from cubeopt.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cubeopt.search import configuration
 from cubeopt.search.study import DIRECTIONS
-from cubeopt.service.yardsticks import Yardstick, yardsticks
+from cubeopt.service import yardsticks
+from cubeopt.service.yardsticks import Yardstick
 from cubeopt.settings import Settings
 from cubeopt.training import checkpoint
 from cubeopt.training.diagnosis import Finding, diagnose
@@ -34,6 +35,7 @@ from cubeopt.trial import TrialSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of an experiment, and of its folder
 _TRAIN = "train/"  # begins the names of the training's own numbers in an epoch's row
+_NEAR = ("fvu", "cosine")
 _SLOT = 0  # the trial's place; idle slots fill the pack to the width of the run it repeats
 
 
@@ -64,6 +66,19 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class CorpusScores:
+    """A corpus of a pooled dataset on its own; fvu is relative to the training mean of all."""
+
+    corpus: str
+    split: str
+    rows: int
+    fvu: float | None  # None: not finite, as where the targets do not vary
+    cosine: float | None
+    pca_fvu: float | None  # of PCA through as many numbers as the cube
+    pca_cosine: float | None
+
+
+@dataclass(frozen=True)
 class Result:
     """What came out."""
 
@@ -75,6 +90,7 @@ class Result:
     metrics: dict[str, float | None]
     baselines: list[Yardstick]
     findings: list[Finding]
+    corpora: list[CorpusScores]  # of a dataset of several
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -251,14 +267,28 @@ class _Experiment:
             checkpoint=str(self._path),
             log=str(self._log),
             metrics=metrics,
-            baselines=yardsticks(feed.dataset, feed.tasks, self._spec.shape.face_cells),
+            baselines=yardsticks.yardsticks(feed.dataset, feed.tasks, self._spec.shape.face_cells),
             findings=diagnose(self._rows),
+            corpora=self._corpora() if len(feed.dataset.corpora) > 1 else [],
         )
         draft = self._folder / ".result.json"
         with _writing(draft):
             draft.write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
             os.replace(draft, self._folder / "result.json")
         return result
+
+    def _corpora(self) -> list[CorpusScores]:
+        feed, width = self._run.feed, self._spec.shape.face_cells
+        found = []
+        for split in ("validation", "test"):
+            own = self._run.by_corpus(_SLOT, split)
+            pca = yardsticks.pca_by_corpus(feed.dataset, feed.tasks, width, split, own)
+            for corpus, scores in own.items():
+                kept = checkpoint.finite({**scores, **{f"pca_{m}": pca[corpus][m] for m in _NEAR}})
+                rows = int(scores["rows"])
+                numbers = (kept[name] for name in ("fvu", "cosine", "pca_fvu", "pca_cosine"))
+                found.append(CorpusScores(corpus, split, rows, *numbers))
+        return found
 
     def _kept_rows(self, epoch: int) -> list[dict[str, float | None]]:
         """The log up to *epoch*; later lines, the last of which may be half, come again."""

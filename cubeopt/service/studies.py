@@ -16,7 +16,7 @@ from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
 from cubeopt.errors import DataError, StateError, StudyError, UnknownNameError
 from cubeopt.lattice import geometry
-from cubeopt.search import mirror, study, wish
+from cubeopt.search import mirror, samplers, space, study, wish
 from cubeopt.search.study import StudySpec
 from cubeopt.settings import Settings
 from cubeopt.training.feed import check_rows
@@ -29,6 +29,7 @@ _PATIENCE_SECONDS = 10.0  # for workers that shall give back the runs of a study
 def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
     """Write *spec* to the storage, with its dataset's fingerprint and baselines."""
     base = spec.base_trial
+    samplers.check_installed(spec.sampler)
     _check_shapes(spec)
     loaded = dataset.load(settings.dataset_dir(base.plan.dataset))
     if loaded.embeddings.shape[1] != base.shape.embedding_size:
@@ -114,8 +115,8 @@ def enqueue(engine: Engine, name: str, values: Mapping[str, Any]) -> tuple[int, 
     asked = sum(records.counts(engine, record.id).values())
     if record.state not in (StudyState.RUNNING, StudyState.PAUSED):
         raise StateError(f"study {name!r} is {record.state}; only one that runs takes a trial")
-    if asked >= spec.budget.trials:
-        raise StateError(f"study {name!r} has asked for all of its {spec.budget.trials} trials")
+    if asked >= spec.trials():
+        raise StateError(f"study {name!r} has asked for all of its {spec.trials()} trials")
     with mirror.translated():
         return mirror.enqueue(optuna_url(engine), spec, params), params
 
@@ -131,13 +132,7 @@ def _baselines(loaded: Dataset, spec: StudySpec) -> dict[str, Any]:
 def _check_shapes(spec: StudySpec) -> None:
     """Every shape the search can reach has a lattice that can be wired."""
     names = set(spec.search) & set(type(spec.base_trial.shape).model_fields)
-    shapes = {spec.base_trial.shape}
-    for name in names:
-        ends = spec.search[name].ends()
-        shapes |= {
-            shape.model_copy(update={name: tuple(end) if isinstance(end, list) else end})
-            for shape in shapes
-            for end in ends
-        }
+    corners = space.corners(spec.search, names)
+    shapes = {spec.base_trial.shape, *(spec.trial(corner, 0).shape for corner in corners)}
     for shape in shapes:
         geometry.geometry(shape)

@@ -3,7 +3,7 @@
 Shapes: N rows, D embedding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float64
@@ -59,6 +59,20 @@ def yardsticks(dataset: Dataset, tasks: Sequence[Task], pca_width: int) -> list[
         for name in _ORDER
         if name in predictors
     ]
+
+
+def pca_by_corpus(
+    dataset: Dataset, tasks: Sequence[Task], pca_width: int, split: str, corpora: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    """The scores of PCA, fitted on the training rows of all, on the rows of each of *corpora*."""
+    fitted = baselines.fit(dataset, tasks, pca_width)
+    pca = {"pca": fitted.predictors["pca"]}
+    return {
+        name: baselines.scores(dataset.of_corpus(name), tasks, split, fitted.target_mean, pca)[
+            "pca"
+        ]
+        for name in corpora
+    }
 
 
 def _fair(

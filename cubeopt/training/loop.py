@@ -197,6 +197,11 @@ class PackRun:
             rows |= dict(zip(group, found, strict=True))
         return rows
 
+    def by_corpus(self, slot: int, split: str) -> dict[str, dict[str, float]]:
+        """How the trial in *slot* does on the rows of each corpus in *split*."""
+        arena = self._averaging.evaluated([slot])
+        return metrics.by_corpus(self.cube, arena, self.feed, self._knobs([slot]), split)
+
     def _passes(self, busy: list[int]) -> list[list[int]]:
         """The slots that go through the cube together; a whole pack has the idle ones with it."""
         return [list(range(self.width))] if self._together else [[slot] for slot in busy]

@@ -6,7 +6,7 @@ P trials, N weights of a trial, B samples, D embedding size.
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,7 +48,7 @@ def evaluate(
         each = losses.terms(passage, sources, targets, knobs.loss)
         rows = {f"loss/{name}": value.double() * len(sources[0]) for name, value in each.items()}
         rows["steps"] = passage.steps.double().sum(1)
-        rows |= _sums(output, part, scale.mean, feed.tasks)
+        rows |= _sums(output, part, scale.mean, task_groups(part.task, feed.tasks))
         sums = {name: value + sums.get(name, 0.0) for name, value in rows.items()}
         chosen = gating.sums(passage.gates, part.task, feed.tasks)
         gates = chosen if gates is None else gates + chosen
@@ -57,6 +57,32 @@ def evaluate(
     table = _ratios(sums, feed.tasks) | gating.metrics(gates, cube.shape.experts)
     found = sampled.metrics(sampled.joined(samples), feed.tasks)
     return [row | each for row, each in zip(_by_trial(table), found, strict=True)]
+
+
+@torch.no_grad()
+def by_corpus(
+    cube: Cube, arena: Float[Tensor, "1 N"], feed: Feed, knobs: Columns, split: str
+) -> dict[str, dict[str, float]]:
+    """Of one trial, for each corpus with rows in *split*: their count, fvu and cosine.
+
+    fvu is relative to the training mean of all corpora, as in `evaluate`.
+    """
+    scale = feed.target_scale.to(feed.device)
+    sums: dict[str, Tensor] = {}
+    for part in feed.parts(split, cube.shape.batch_size):
+        output = scale.undo(cube.forward(arena, part.source[None], knobs.cube).output.double())
+        groups = {name: part.corpus == code for code, name in enumerate(feed.dataset.corpora)}
+        found = _sums(output, part, scale.mean, groups)
+        sums = {name: value + sums.get(name, 0.0) for name, value in found.items()}
+    return {
+        name: {
+            "rows": float(count),
+            "fvu": float(sums[f"errors{name}"] / sums[f"spread{name}"]),
+            "cosine": float(sums[f"cosine{name}"]) / count,
+        }
+        for name in feed.dataset.corpora
+        if (count := int(sums[f"samples{name}"])) > 0
+    }
 
 
 def _by_trial(table: Mapping[str, Float[Tensor, " P"]]) -> list[dict[str, float]]:
@@ -79,9 +105,9 @@ def _sums(
     output: Float[Tensor, "P B D"],
     part: Part,
     mean: Float[Tensor, " D"],
-    tasks: Sequence[Task],
+    groups: Mapping[str, Bool[Tensor, " B"]],
 ) -> dict[str, Float[Tensor, " P"]]:
-    """Sums over the samples of what the outputs are like as embeddings, in float64."""
+    """Sums over the samples of *groups* of what the outputs are like as embeddings, in float64."""
     target = part.stored.double()
     one = torch.ones_like(output[:, :, 0])
     samples = {
@@ -92,6 +118,6 @@ def _sums(
     }
     return {
         f"{name}{group}": (values * rows).sum(1)
-        for group, rows in task_groups(part.task, tasks).items()
+        for group, rows in groups.items()
         for name, values in samples.items()
     }

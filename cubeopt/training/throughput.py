@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import dataclass
 
 import torch
 
@@ -18,10 +19,23 @@ _SECONDS = 0.5  # of measuring at each width
 _MEMORY_SHARE = 0.8  # of the device's memory that a pack may take
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """What a device does with packs of one shape."""
+
+    width: int
+    rate: float  # steps of single trials in a second
+
+
 def best_width(spec: TrialSpec, feed: Feed, widest: int | None = None) -> int:
     """The pack width for *spec*'s shape: doubled while throughput grows and memory allows."""
+    return best(spec, feed, widest).width
+
+
+def best(spec: TrialSpec, feed: Feed, widest: int | None = None) -> Throughput:
+    """`best_width`, and what it does."""
     limit = widest or _WIDEST[feed.device.type]
-    best, width, rate = 1, 1, 0.0
+    found, width, rate = Throughput(1, 0.0), 1, 0.0
     while width <= limit:
         try:
             measured = _trial_steps_per_second(spec, feed, width)
@@ -32,11 +46,11 @@ def best_width(spec: TrialSpec, feed: Feed, widest: int | None = None) -> int:
         logger.info("pack width %d: %.1f trial-steps/s", width, measured)
         if measured < rate * _GAIN:
             break
-        best, rate = width, measured
+        found, rate = Throughput(width, measured), measured
         if _memory_share(feed.device) * 2 > _MEMORY_SHARE:
             break
         width *= 2
-    return best
+    return found
 
 
 def _trial_steps_per_second(spec: TrialSpec, feed: Feed, width: int) -> float:

@@ -32,6 +32,19 @@ def test_a_study_is_created_once_and_accepted_again_on_request(
     assert [row["name"] for row in cli("study", "list", "--json").json] == ["tiny", "other"]
 
 
+def test_what_a_sampler_will_not_do_is_told_when_the_study_is_made(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any]
+) -> None:
+    points = {"learning_rate": 2, "similarity_weight": 2}
+    tiny_study["sampler"] = {"name": "grid", "points": points}
+    study_file.write_text(yaml.safe_dump(tiny_study))
+    said = "the grid has 4 points, budget.trials is 6: the study ends with the grid"
+    assert f"note: {said}\n" in cli("study", "create", study_file).out
+    made = cli("study", "create", study_file, "--name", "other", "--json").json
+    assert (made["trials"], made["notes"]) == (4, [said])
+    assert "0 of 4" in cli("study", "list").out
+
+
 def test_another_file_under_the_same_name_is_refused(
     cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any]
 ) -> None:
@@ -56,6 +69,10 @@ def test_another_file_under_the_same_name_is_refused(
         ({"base": {"epochs": "ten"}}, "base: epochs: Input should be a valid integer (got 'ten')"),
         ({"base": {"epochz": 3}}, "base: unknown key 'epochz'; did you mean 'epochs'?"),
         ({"budget": {"trials": 0}}, "budget.trials: Input should be greater than or equal to 1"),
+        (
+            {"sampler": {"name": "qmc", "scrambel": True}},
+            "sampler: qmc has no option 'scrambel'; did",
+        ),
         ({"name": "../x"}, "name: String should match pattern"),
     ],
 )
@@ -204,6 +221,35 @@ def test_export_writes_where_it_says(cli: Cli, finished: Any, tmp_path: Path) ->
     assert yaml.safe_load(other.read_text())["real_training"] == content["real_training"]
 
 
+def test_trials_that_lack_a_value_are_shown_drawn_and_exported_with_that_of_the_base(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any], spawn: Any
+) -> None:
+    threshold = {"low": 0.1, "high": 0.5, "when": {"halting": ["threshold"]}}
+    content = {
+        **tiny_study,
+        "base": {**tiny_study["base"], "halting_threshold": 0.25},
+        "search": {"halting": {"choices": ["fixed", "threshold"]}, "halting_threshold": threshold},
+        "sampler": {"name": "grid", "points": {"halting_threshold": 2}},
+        "rungs": {"epochs": [1, 2], "rule": "none"},
+    }
+    study_file.write_text(yaml.safe_dump(content))
+    assert cli("study", "create", study_file).code == 0
+    worked = spawn("worker", "--cpu", "--pack", "2", "--until-done").finish()
+    assert worked.code == 0, worked.err
+    shown = cli("study", "show", "tiny", "--json").json
+    rows = [row for row in shown["runs"] if row["kind"] == "short"]
+    tried = sorted((row["halting"], row.get("halting_threshold")) for row in rows)
+    assert tried == [("fixed", None), ("threshold", 0.1), ("threshold", 0.5)]
+    shown_rows = [line.split() for line in cli("study", "show", "tiny").out.splitlines()]
+    assert next(row[-2:] for row in shown_rows if row[-2:-1] == ["fixed"]) == ["fixed", "-"]
+    assert cli("study", "figure", "tiny").code == 0
+    file = cli("study", "export", "tiny", "--json").json["file"]
+    section = yaml.safe_load(Path(file).read_text())["real_training"]
+    best = shown["best"]["params"]
+    assert section["halting"] == best["halting"]
+    assert section["halting_threshold"] == best.get("halting_threshold", 0.25)
+
+
 @pytest.mark.parametrize("command", ["export", "figure"])
 @pytest.mark.parametrize("place", ["file/below", "/proc/nowhere/x", "folder"])
 def test_a_place_that_cannot_be_written_is_one_line(
@@ -221,3 +267,36 @@ def test_the_figure_is_a_page_and_a_picture(cli: Cli, finished: Any, tmp_path: P
     said = cli("study", "figure", "tiny", "-o", tmp_path, "--json").json
     assert "<html" in Path(said["html"]).read_text()[:200]
     assert Path(said["png"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_plan_says_what_a_study_will_cost_and_writes_nothing(
+    cli: Cli, home: Path, study_file: Path
+) -> None:
+    before = sorted(home.rglob("*"))
+    ran = cli("study", "plan", study_file, "--cpu", "--workers", "2", "--json")
+    assert ran.code == 0, ran.err
+    plan = ran.json
+    assert (plan["study"], plan["workers"]) == ("tiny", 2)
+    assert 0 < plan["epochs_short_pruned"] <= plan["epochs_short_unpruned"]
+    (shape,) = plan["shapes"]
+    assert shape["values"] == {}
+    epochs = plan["epochs_short_pruned"] + plan["epochs_full"]
+    assert plan["hours"] == pytest.approx(epochs * shape["epoch_seconds"] / 2 / 3600, rel=1e-2)
+    assert sorted(home.rglob("*")) == before
+    assert cli("study", "list", "--json").json == []
+
+
+def test_plan_is_told_to_a_person_in_words(cli: Cli, home: Path, study_file: Path) -> None:
+    ran = cli("study", "plan", study_file, "--cpu")
+    assert ran.code == 0, ran.err
+    assert "without pruning" in ran.out
+    assert "the base's" in ran.out
+
+
+def test_plan_needs_a_device_and_a_dataset(cli: Cli, home: Path, study_file: Path) -> None:
+    assert "either --gpu N or --cpu" in cli("study", "plan", study_file).err
+    missing = study_file.read_text().replace("dataset: tiny", "dataset: elsewhere")
+    study_file.write_text(missing)
+    ran = cli("study", "plan", study_file, "--cpu")
+    assert ran.code == 2
+    assert "elsewhere" in ran.err

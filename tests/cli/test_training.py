@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cubeopt.cli import training
 from cubeopt.cli.training import TrainScreen
-from cubeopt.service.experiment import Progress, Result
+from cubeopt.service.experiment import CorpusScores, Progress, Result
 from cubeopt.service.yardsticks import Yardstick
 from cubeopt.training.diagnosis import Finding, Kind
 
@@ -48,6 +48,7 @@ RESULT = Result(
         Yardstick("pca", 16, SCORES, {**SCORES, "mrr": None}),
     ],
     findings=[FOUND],
+    corpora=[],
 )
 
 
@@ -124,6 +125,22 @@ def test_the_report_shows_the_metric_of_the_study_first(capsys: Any) -> None:
     assert ["split", "effective_rank", "fvu", "cosine", "top1", "mrr"] in rows
     assert rows[4][2] == "12.50"
     assert "no findings" in out
+
+
+def test_of_a_pooled_dataset_each_corpus_has_its_rows(capsys: Any) -> None:
+    training.print_report("first", RESULT)
+    assert "each corpus alone" not in capsys.readouterr().out
+    corpora = [
+        CorpusScores("talks", "validation", 58, 0.5, 0.75, 0.55, 0.7),
+        CorpusScores("talks", "test", 53, None, 0.7, 0.6, 0.65),
+    ]
+    training.print_report("first", replace(RESULT, corpora=corpora))
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("each corpus alone"))
+    header = "corpus split rows fvu cosine PCA fvu PCA cosine"
+    assert lines[at + 1].split() == header.split()
+    assert lines[at + 2].split()[:3] == ["talks", "validation", "58"]
+    assert lines[at + 3].split()[:4] == ["talks", "test", "53", "-"]
 
 
 def test_of_several_tasks_each_has_its_rows(capsys: Any) -> None:

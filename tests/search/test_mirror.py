@@ -1,8 +1,10 @@
 """What Optuna's tables are asked and told, over a real database."""
 
+import importlib.util
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import optuna
 import pytest
@@ -15,6 +17,10 @@ from cubeopt.errors import StudyError
 from cubeopt.search import mirror, study
 from cubeopt.search.mirror import Mirror
 from cubeopt.search.study import StudySpec
+
+needs_cmaes = pytest.mark.skipif(
+    importlib.util.find_spec("cmaes") is None, reason="cubeopt[samplers] is not installed"
+)
 
 
 @pytest.fixture
@@ -55,6 +61,103 @@ def test_a_random_search_draws_the_same_points_however_many_are_asked_at_once(
     assert len({params["learning_rate"] for _, params in at_once}) == 4
 
 
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"name": "tpe", "startup_trials": 3},
+        {"name": "qmc"},
+        {"name": "grid", "points": {"learning_rate": 3, "similarity_weight": 4}},
+        {"name": "nsgaii", "population": 3},
+    ],
+    ids=lambda sampler: sampler["name"],
+)
+def test_a_coordinator_that_starts_again_asks_what_the_last_one_would_have_asked(
+    engine: Engine, storage: RDBStorage, sampler: dict[str, Any]
+) -> None:
+    def asked(name: str, restart: bool) -> list[dict[str, Any]]:
+        search = {
+            "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+            "similarity_weight": {"low": 0.0, "high": 1.0},
+        }
+        made = study.parse({"name": name, "search": search, "sampler": sampler}, "file")
+        counterpart, points = Mirror(storage, made), []
+        for place in range(0, 12, 2):
+            if restart:
+                counterpart = Mirror(storage, made)
+                if place == 6:
+                    counterpart._study.ask()  # the last one died before it drew the point
+                    assert counterpart.orphans(range(place)) == []
+            batch = counterpart.ask(2, place)
+            for number, point in batch:
+                counterpart.tell_complete(number, point["similarity_weight"])
+                points.append(point)
+        return points
+
+    whole = asked("whole", restart=False)
+    assert len({tuple(point.items()) for point in whole}) == 12
+    assert asked("restarted", restart=True) == whole
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"name": "gp", "startup_trials": 2},
+        *(
+            pytest.param({"name": "cmaes", "variant": variant, "population": 4}, marks=needs_cmaes)
+            for variant in ("full", "separable", "margin", "adaptive")
+        ),
+    ],
+)
+def test_what_a_sampler_notes_beside_its_trials_fits_into_the_tables(
+    storage: RDBStorage, sampler: dict[str, Any]
+) -> None:
+    """CMA-ES writes its whole state, a Gaussian process what still runs."""
+    names = ("reconstruction_weight", "similarity_weight", "diversity_weight", "emergence_weight")
+    search = {name: {"low": 0.1, "high": 1.0} for name in names}
+    search["halting_threshold"] = {"low": 0.1, "high": 1.0, "when": {"halting": ["threshold"]}}
+    search["halting"] = {"choices": ["fixed", "threshold"]}
+    made = study.parse({"name": "a", "search": search, "sampler": sampler}, "file")
+    places = range(0, 6, 2) if made.sampler.name == "gp" else range(0, 24, 4)
+    asked: list[tuple[int, dict[str, Any]]] = []
+    for place in places:
+        counterpart = Mirror(storage, made)  # as after a restart
+        asked += counterpart.ask(places.step, place)
+        for number, point in asked[place:]:
+            counterpart.report(number, 1, point["similarity_weight"])
+            counterpart.tell_complete(number, point["similarity_weight"])
+    shown = optuna.load_study(study_name="a", storage=storage).trials
+    assert [(each.number, each.params) for each in shown] == asked
+    assert len({tuple(each.params.items()) for each in shown}) == len(shown)
+
+
+def test_what_was_asked_stands_in_optunas_tables_to_the_bit(storage: RDBStorage) -> None:
+    search = {
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "lattice_steps": {"low": 2, "high": 9},
+        "state_size": {"choices": [8, 16]},
+        "gate": {"choices": ["learned", "frozen"]},
+    }
+    counterpart = Mirror(storage, study.parse({"name": "a", "search": search}, "file"))
+    asked = counterpart.ask(5, asked=0)
+    assert counterpart.orphans([]) == asked
+
+
+def test_a_trial_that_lacks_a_value_is_whole_without_it(storage: RDBStorage) -> None:
+    search = {
+        "halting": {"choices": ["fixed", "threshold"]},
+        "halting_threshold": {"low": 0.1, "high": 1.0, "when": {"halting": ["threshold"]}},
+    }
+    counterpart = Mirror(storage, study.parse({"name": "a", "search": search}, "file"))
+    asked = counterpart.ask(8, asked=0)
+    assert {len(point) for _, point in asked} == {1, 2}
+    shown = optuna.load_study(study_name="a", storage=storage).trials
+    assert [(each.number, each.params) for each in shown] == asked
+    half = counterpart._study.ask()  # a coordinator that died after the first of two values
+    half.suggest_categorical("halting", ["fixed", "threshold"])
+    expected = [(half.number, half.params)] if half.params["halting"] == "fixed" else []
+    assert counterpart.orphans([]) == [*asked, *expected]
+
+
 def test_telling_and_reporting_twice_is_telling_once(storage: RDBStorage) -> None:
     counterpart = Mirror(storage, spec("a"))
     counterpart.ask(3, asked=0)
@@ -86,3 +189,50 @@ def test_a_name_that_optuna_has_already_is_refused(engine: Engine, storage: RDBS
     with pytest.raises(StudyError, match="already hold a study 'taken'"):
         mirror.check_free(optuna_url(engine), "taken")
     mirror.check_free(optuna_url(engine), "free")
+
+
+TWO = {
+    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "similarity_weight": {"low": 0.0, "high": 1.0},
+}
+POINTS = {"learning_rate": 2, "similarity_weight": 2}
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        *({"name": name, "seed": 5} for name in ("random", "tpe", "qmc", "nsgaii", "gp")),
+        pytest.param({"name": "cmaes", "seed": 5}, marks=needs_cmaes),
+        {"name": "grid", "points": POINTS},
+    ],
+    ids=lambda sampler: sampler["name"],
+)
+def test_what_a_person_wishes_for_comes_first_whatever_the_sampler(
+    engine: Engine, storage: RDBStorage, sampler: dict[str, Any]
+) -> None:
+    wishing = study.parse({"name": "w", "search": TWO, "sampler": sampler}, "file")
+    asking = Mirror(storage, wishing)
+    assert len(asking.ask(1, asked=0)) == 1
+    wish = {"similarity_weight": 0.625}
+    number = mirror.enqueue(optuna_url(engine), wishing, wish)
+    (granted, following) = asking.ask(2, asked=1)
+    assert granted[0] == number
+    assert granted[1]["similarity_weight"] == 0.625
+    assert 1e-4 <= granted[1]["learning_rate"] <= 1e-2
+    assert following[0] > number
+    assert following[1]["similarity_weight"] != 0.625
+
+
+def test_a_wish_outlives_the_coordinator_that_had_begun_to_grant_it(
+    engine: Engine, storage: RDBStorage
+) -> None:
+    wishing = study.parse({"name": "w", "search": TWO, "sampler": {"name": "random"}}, "file")
+    asking = Mirror(storage, wishing)
+    number = mirror.enqueue(optuna_url(engine), wishing, {"similarity_weight": 0.625})
+    dying = optuna.load_study(study_name="w", storage=storage)
+    assert dying.ask().number == number  # taken from the queue, and nothing written
+    ((found, point),) = asking.orphans([])
+    assert found == number
+    assert point["similarity_weight"] == 0.625
+    assert set(point) == set(TWO)
+    assert asking.orphans([]) == [(number, point)]

@@ -14,6 +14,9 @@ from cubeopt.search.study import StudySpec, better
 
 RATE = {"low": 1e-4, "high": 1e-2, "log": True}
 
+HALTING = {"choices": ["fixed", "threshold", "learned"]}
+SHARE = {"low": 0.1, "high": 0.5}
+
 
 def _content(**changes: Any) -> dict[str, Any]:
     return {"name": "small", "search": {"learning_rate": RATE}, **changes}
@@ -115,7 +118,7 @@ def test_the_seed_is_the_trials_number_unless_it_is_set_or_searched() -> None:
         (_content(name="../up"), "name: String should match pattern"),
         (_content(budget={"trials": 0}), "budget.trials: Input should be greater than or equal"),
         (_content(budget={"trials": "9"}), "budget.trials: Input should be a valid integer"),
-        (_content(sampler={"name": "grid"}), "sampler.name: Input should be 'tpe' or 'random'"),
+        (_content(sampler={"name": "best"}), "sampler: no sampler is called 'best'; there are tpe"),
         (
             _content(objective={"metric": "loss"}),
             "objective.metric: Input should be 'fvu', 'cosine', 'top1'",
@@ -202,6 +205,63 @@ def test_the_seed_is_the_trials_number_unless_it_is_set_or_searched() -> None:
         ),
         *(
             (
+                _content(search={"halting": HALTING, "halting_threshold": {**SHARE, "when": when}}),
+                said,
+            )
+            for when, said in (
+                (
+                    {"haltin": ["fixed"]},
+                    "search.halting_threshold.when: 'haltin' is not searched; did",
+                ),
+                ({"gate": ["frozen"]}, "search.halting_threshold.when: 'gate' is not searched"),
+                (
+                    {"halting": ["fixed", "soon"]},
+                    "search.halting_threshold.when.halting: 'soon' is not among the choices "
+                    "['fixed', 'threshold', 'learned']",
+                ),
+                ({"halting": []}, "search.halting_threshold.when.halting: Tuple should have at"),
+                ({"halting": "fixed"}, "search.halting_threshold.when.halting: Input should be"),
+                (["halting"], "search.halting_threshold.when: Input should be a valid dictionary"),
+                (
+                    {"halting_threshold": [0.1]},
+                    "search.halting_threshold.when: halting_threshold is an interval; a condition "
+                    "needs choices",
+                ),
+            )
+        ),
+        (
+            _content(
+                search={
+                    "gate": {"choices": ["learned", "frozen"], "when": {"halting": ["fixed"]}},
+                    "halting": {**HALTING, "when": {"gate": ["learned"]}},
+                }
+            ),
+            "search: conditions go in a circle: gate needs halting needs gate",
+        ),
+        (
+            _content(
+                search={
+                    "halting": HALTING,
+                    "gate": {"choices": ["learned", "frozen"], "when": {"halting": ["fixed"]}},
+                    "halting_threshold": {
+                        **SHARE,
+                        "when": {"halting": ["threshold"], "gate": ["learned"]},
+                    },
+                }
+            ),
+            "search.halting_threshold.when: no trial can meet this condition",
+        ),
+        (
+            _content(
+                search={
+                    "weighting": {"choices": ["annealed", "gradnorm"]},
+                    "similarity_weight_end": {**SHARE, "when": {"weighting": ["gradnorm"]}},
+                }
+            ),
+            "search.similarity_weight_end: similarity_weight_end needs weighting: annealed, got",
+        ),
+        *(
+            (
                 _searching(name, low=1, high=9),
                 f"search.{name}: {name} is one for the whole study; set it in base",
             )
@@ -250,6 +310,21 @@ def test_every_value_is_either_searched_or_refused_with_a_reason(name: str) -> N
             study.parse(content, "s.yaml")
     else:
         assert set(study.parse(content, "s.yaml").distributions()) == {name}
+
+
+def test_a_value_with_a_condition_is_checked_where_it_is_met() -> None:
+    """Without the condition an end weight is refused: the base's weights are fixed."""
+    search = {
+        "weighting": {"choices": ["fixed", "annealed"]},
+        "similarity_weight_end": {**SHARE, "when": {"weighting": ["annealed"]}},
+    }
+    spec = study.parse(_content(search=search), "s.yaml")
+    assert spec.conditional
+    assert spec.trial({"weighting": "fixed"}, 0).loss.similarity_weight_end is None
+    annealed = spec.trial({"weighting": "annealed", "similarity_weight_end": 0.2}, 0)
+    assert annealed.loss.similarity_weight_end == 0.2
+    for options in ({}, {"exclude_none": True}):
+        assert study.parse(spec.model_dump(mode="json", **options), "storage") == spec
 
 
 def test_a_nan_beats_nothing() -> None:

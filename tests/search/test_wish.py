@@ -40,3 +40,16 @@ def test_values_are_read_as_numbers_where_they_are(spec):
 def test_what_the_study_rules_out_is_one_line(spec, words, said):
     with pytest.raises(ConfigError, match=said):
         wish.checked(spec, wish.read(words))
+
+
+def test_a_value_that_needs_another_is_given_with_it(tiny_study):
+    search = {
+        "gate": {"choices": ["learned", "frozen"]},
+        "state_size": {"choices": [4, 8], "when": {"gate": ["frozen"]}},
+    }
+    spec = study.parse({**tiny_study, "search": search}, "tiny.yaml")
+    both = {"gate": "frozen", "state_size": 8}
+    assert wish.checked(spec, both) == both
+    for lacking in ({"state_size": 8}, {"gate": "learned", "state_size": 8}):
+        with pytest.raises(ConfigError, match=r"only where gate is among .*give gate=frozen, too"):
+            wish.checked(spec, lacking)

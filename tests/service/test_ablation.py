@@ -6,9 +6,10 @@ import threading
 import pytest
 
 from cubeopt import trial
-from cubeopt.errors import ConfigError
+from cubeopt.errors import ConfigError, DivergedError
 from cubeopt.service import ablation
 from cubeopt.service.ablation import Variant
+from cubeopt.service.packs import Place
 
 SMALL = {
     "lattice_size": [3, 3, 4],
@@ -55,7 +56,7 @@ def test_some_variants_by_name_beside_the_whole_cube():
 
 
 def request(folder, variants, seeds=(0, 1), jobs=2, **values):
-    return ablation.Request(spec(**values), variants, seeds, folder, "fvu", None, jobs)
+    return ablation.Request(spec(**values), variants, seeds, "fvu", Place(folder, None, jobs))
 
 
 def test_differences_are_paired_by_seed_and_runs_repeat(tiny_dataset):
@@ -96,3 +97,9 @@ def test_it_stops_when_it_is_told_to(tiny_dataset):
         lambda at: stop.set(),
     )
     assert found is None
+
+
+def test_one_that_diverges_ends_it_and_is_named(tiny_dataset):
+    wild = Variant("wild", {"learning_rate": 1e3, "gradient_clip": 1e30})
+    with pytest.raises(DivergedError, match=r"^wild: diverged in epoch 1; lower learning_rate$"):
+        ablation.run(request(tiny_dataset, [wild], epochs=9), threading.Event(), lambda at: None)

@@ -1,5 +1,6 @@
 """The coordinator holds nothing that is not in the database."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -129,6 +130,35 @@ def test_failures_in_a_row_end_a_study_and_the_dashboard_has_them(engine, create
     assert [each.state for each in shown[:5]] == [TrialState.FAIL] * 5
     coordinator.tick()
     assert len(records.trials(engine, record.id)) == len(shown)
+
+
+def test_a_grid_is_tried_once_and_then_the_study_is_complete(engine, create, work, storage):
+    points = {"learning_rate": 2, "similarity_weight": 2}
+    record = create(sampler={"name": "grid", "points": points}, budget={"trials": 9})
+    with coordinating(engine):
+        work()
+    trials = records.trials(engine, record.id)
+    assert sorted(
+        (each.params["learning_rate"], each.params["similarity_weight"]) for each in trials
+    ) == [
+        *((1e-3, 0.0), (1e-3, 1.0), (3e-2, 0.0), (3e-2, 1.0)),
+    ]
+    ended = records.study(engine, record.name)
+    assert (ended.state, ended.state_reason) == (StudyState.COMPLETE, "all 4 trials have ended")
+    assert len(optuna.load_study(study_name="tiny", storage=storage).trials) == 4
+
+
+def test_a_sampler_that_the_coordinator_lacks_fails_its_study_and_no_other(
+    engine, create, storage, monkeypatch
+):
+    create(name="sobol", sampler={"name": "qmc"})
+    other = create(name="other")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    Coordinator(engine, storage).tick()
+    lacking = records.study(engine, "sobol")
+    assert lacking.state == StudyState.FAILED
+    assert lacking.state_reason.startswith("sampler qmc needs scipy, not installed here; install")
+    assert records.counts(engine, other.id)[RunState.WAITING] == 4
 
 
 def test_deciding_does_not_load_torch():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cubeopt import trial
+from cubeopt.data import dataset
 from cubeopt.data.building import unify
 from cubeopt.errors import CheckpointError, ConfigError, CubeoptError, DataError, DivergedError
 from cubeopt.report import summary, winner
@@ -15,6 +16,7 @@ from cubeopt.search import configuration
 from cubeopt.service import experiment
 from cubeopt.service.experiment import Request
 from cubeopt.training.diagnosis import Kind
+from cubeopt.trial import Task
 
 from .conftest import PROVENANCE, coordinating
 
@@ -146,6 +148,28 @@ def test_the_result_stands_beside_the_baselines_and_what_was_found(settings, tra
     assert kept["baselines"][1]["width"] == 4
     assert set(kept["baselines"][1]["test"]) == {"fvu", "cosine", "top1", "mrr"}
     assert kept["findings"][0]["kind"] == "worse than the mean"
+    assert kept["corpora"] == []
+
+
+def test_each_corpus_of_a_pooled_dataset_stands_in_the_result(settings, train, tiny_dataset):
+    files = sorted(tiny_dataset.parent.glob("dialogue_*.pt"))
+    parts = [settings.storage_dir / name for name in ("first", "second")]
+    for part, some in zip(parts, (files[:6], files[6:]), strict=True):
+        part.mkdir()
+        for each in some:
+            shutil.copy(each, part)
+    folder = settings.storage_dir / "data" / "tiny"
+    shutil.rmtree(folder)
+    names = {part: part.name for part in parts}
+    unify.build(parts, folder, unify.BuildOptions(width=24, corpora=names))
+    result = train()
+    assert {each.corpus for each in result.corpora} == {"first", "second"}
+    counts = dataset.load(folder).counts([Task.RECONSTRUCT])
+    for split in ("validation", "test"):
+        assert sum(e.rows for e in result.corpora if e.split == split) == counts[split]
+    rows = sum(each.rows for each in result.corpora if each.split == "validation")
+    mean = sum(e.rows * e.cosine for e in result.corpora if e.split == "validation") / rows
+    assert mean == pytest.approx(result.metrics["validation/cosine"])
 
 
 def test_what_is_told_adds_up(settings, config):

@@ -1,5 +1,6 @@
 """A study is created whole, from data that fits it, under a name of its own; or not at all."""
 
+import importlib.util
 import threading
 
 import optuna
@@ -102,6 +103,21 @@ def test_a_lattice_that_cannot_be_wired_is_refused_before_a_trial_draws_it(creat
     search = {**tiny_study["search"], "distant_links": {"choices": [1, 11]}}
     with pytest.raises(ConfigError, match="distant_links"):
         create(search=search)
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_a_sampler_that_is_not_installed_is_refused_with_what_installs_it(create, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(StudyError, match=r"sampler cmaes needs cmaes, .*cubeopt\[samplers\]'"):
+        create(sampler={"name": "cmaes"})
+
+
+@pytest.mark.usefixtures("nothing_made")
+def test_a_lattice_that_only_a_condition_reaches_is_looked_at(create, tiny_study):
+    links = {"choices": [1, 11], "when": {"gate": ["frozen"]}}
+    gate = {"choices": ["learned", "frozen"]}
+    with pytest.raises(ConfigError, match="distant_links"):
+        create(search={**tiny_study["search"], "gate": gate, "distant_links": links})
 
 
 def test_a_name_that_another_study_has_is_refused(engine, create, storage):

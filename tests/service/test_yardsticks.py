@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cubeopt.data import dataset
-from cubeopt.service.yardsticks import yardsticks
+from cubeopt.service.yardsticks import pca_by_corpus, yardsticks
 from cubeopt.trial import Task
 
 BOTH = [Task.RECONSTRUCT, Task.DIALOGUE]
@@ -42,6 +42,22 @@ def test_pairs_are_also_copied_and_regressed(tiny):
         assert scores["fvu"] == pytest.approx(fvu(source, target, mean))
     # Answers tell nothing of their questions here: the best regression is the mean.
     assert found["ridge"].test["fvu"] == pytest.approx(1.0, abs=0.15)
+
+
+def test_pca_of_a_corpus_is_fitted_on_all_and_judged_on_its_rows(tiny):
+    halves = tiny.columns["corpus"].clone()
+    halves[::2] = 1
+    two = dataset.Dataset(
+        **{**vars(tiny), "columns": {**tiny.columns, "corpus": halves}, "corpora": ("a", "b")}
+    )
+    task = [Task.RECONSTRUCT]
+    (whole,) = (each.test for each in yardsticks(two, task, 4) if each.name == "pca")
+    found = pca_by_corpus(two, task, 4, "test", ["a", "b"])
+    rows = [len(two.of_corpus(name).rows(task, "test")) for name in "ab"]
+    assert min(rows) > 0
+    assert sum(rows) == len(two.rows(task, "test"))
+    mean = sum(n * found[name]["cosine"] for n, name in zip(rows, "ab", strict=True)) / sum(rows)
+    assert mean == pytest.approx(whole["cosine"])
 
 
 def test_a_ridge_finds_what_is_linear(tiny):

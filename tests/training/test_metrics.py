@@ -72,6 +72,19 @@ def test_fvu_and_cosine_are_those_of_the_stored_embeddings(dataset, tasks, norma
         assert found[f"cosine/{task}"] == pytest.approx(float(cosine[held].mean()), rel=1e-6)
 
 
+def test_each_corpus_is_judged_on_its_own_rows(dataset):
+    tasks = [Task.DIALOGUE, Task.NLI]  # a corpus each; a third has no rows of these
+    feed = Feed(dataset, tasks, CPU, torch.float64)
+    run = train(start(feed, 2, {0: spec(), 1: spec(seed=1)}), 12)
+    whole = run.evaluate("validation")[1]
+    found = run.by_corpus(1, "validation")
+    assert set(found) == {"talks", "snli"}
+    for corpus, task in (("talks", Task.DIALOGUE), ("snli", Task.NLI)):
+        assert found[corpus]["rows"] == len(dataset.rows([task], "validation"))
+        for metric in ("fvu", "cosine"):
+            assert found[corpus][metric] == pytest.approx(whole[f"{metric}/{task}"], rel=1e-12)
+
+
 @pytest.mark.parametrize("limit", [4096, 9])
 @pytest.mark.parametrize("tasks", TASK_SETS)
 def test_retrieval_and_rank_are_those_of_the_split_in_one_piece(dataset, tasks, limit, monkeypatch):

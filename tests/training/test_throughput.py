@@ -31,6 +31,7 @@ def rates(monkeypatch, by_width):
 def test_a_pack_grows_while_it_pays_and_memory_allows(feed, monkeypatch, by_width, best):
     rates(monkeypatch, by_width)
     assert throughput.best_width(spec(), feed) == best
+    assert throughput.best(spec(), feed) == throughput.Throughput(best, by_width[best])
 
 
 def test_it_really_measures(feed, monkeypatch):

@@ -1,0 +1,82 @@
+"""What a person should know of a study before it runs: what its sampler will not do."""
+
+from cubeopt.search.proposals import modelled
+from cubeopt.search.samplers import Cmaes, Gp, Grid, Nsgaii, Tpe
+from cubeopt.search.study import StudySpec
+
+
+def notes(spec: StudySpec) -> list[str]:
+    """One line for each limit; none for a study without any."""
+    found = [_budget(spec), _chance(spec), _startup(spec), _pruned(spec)]
+    return [note for note in found if note is not None]
+
+
+def _budget(spec: StudySpec) -> str | None:
+    """The number of points against the number of trials."""
+    points, trials = spec.points(), spec.budget.trials
+    if points is None or len(points) == trials:
+        return None
+    if isinstance(spec.sampler, Grid):
+        if len(points) > trials:
+            return (
+                f"the grid has {len(points)} points, budget.trials is {trials}: only {trials} of "
+                "them are tried, in an order that the seed decides"
+            )
+        return (
+            f"the grid has {len(points)} points, budget.trials is {trials}: the study ends with "
+            "the grid"
+        )
+    if len(points) < trials:
+        return (
+            f"the space has {len(points)} points, budget.trials is {trials}: when all were tried, "
+            "points are repeated"
+        )
+    return None
+
+
+def _chance(spec: StudySpec) -> str | None:
+    """Values that the sampler has no model for."""
+    if not isinstance(spec.sampler, Cmaes | Gp | Nsgaii):
+        return None
+    seen = modelled(spec)
+    unseen = [
+        f"{name} ({'when' if each.when else 'choices'})"
+        for name, each in spec.search.items()
+        if name not in seen
+    ]
+    if not unseen:
+        return None
+    what = "numbers" if isinstance(spec.sampler, Cmaes) else "values"
+    return (
+        f"{spec.sampler.name} models {what} that every trial has; drawn at random: "
+        f"{', '.join(unseen)}"
+    )
+
+
+def _startup(spec: StudySpec) -> str | None:
+    """A budget that is spent before the sampler begins."""
+    sampler, trials = spec.sampler, spec.budget.trials
+    if isinstance(sampler, Nsgaii) and sampler.population >= trials:
+        return (
+            f"the first generation of nsgaii is drawn at random until {sampler.population} trials "
+            f"are complete, budget.trials is {trials}: all trials are random"
+        )
+    if isinstance(sampler, Tpe | Cmaes | Gp) and sampler.startup_trials >= trials:
+        return (
+            f"sampler.startup_trials is {sampler.startup_trials}, budget.trials is {trials}: all "
+            "trials are random"
+        )
+    return None
+
+
+def _pruned(spec: StudySpec) -> str | None:
+    """Trials that the sampler does not learn from."""
+    if spec.rungs.rule == "none" or len(spec.rungs.epochs) == 1:
+        return None
+    ignores = isinstance(spec.sampler, Gp | Nsgaii)
+    if not ignores and not (isinstance(spec.sampler, Cmaes) and not spec.sampler.pruned):
+        return None
+    return (
+        f"{spec.sampler.name} learns only from trials that reach epoch {spec.short_epochs}, not "
+        f"from those that {spec.rungs.rule} prunes before; rungs.rule: none prunes nobody"
+    )

@@ -1,0 +1,96 @@
+"""What a person is told of a study before it runs."""
+
+from typing import Any
+
+import pytest
+
+from cubeopt.search import advice, study
+
+RANGES = {
+    "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    "weight_decay": {"low": 0.0, "high": 1.0},
+}
+COUNTS = {"lattice_steps": {"low": 2, "high": 4}, "state_size": {"choices": [8, 16]}}
+
+
+def _notes(sampler: dict[str, Any], trials: int = 20, **changes: Any) -> list[str]:
+    content = {"name": "s", "search": RANGES, "sampler": sampler, "budget": {"trials": trials}}
+    return advice.notes(study.parse({**content, **changes}, "s.yaml"))
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "cmaes"])
+def test_a_study_without_limits_has_no_notes(name: str) -> None:
+    assert _notes({"name": name}) == []
+
+
+@pytest.mark.parametrize(
+    ("trials", "said"),
+    [
+        (5, ["only 5 of them are tried, in an order that the seed decides"]),
+        (6, []),
+        (7, ["the grid has 6 points, budget.trials is 7: the study ends with the grid"]),
+    ],
+)
+def test_a_grid_and_a_budget_that_differ_are_told(trials: int, said: list[str]) -> None:
+    notes = _notes({"name": "grid"}, trials, search=COUNTS)
+    assert len(notes) == len(said)
+    assert all(part in note for part, note in zip(said, notes, strict=True))
+
+
+def test_a_space_smaller_than_the_budget_is_told() -> None:
+    said = "the space has 6 points, budget.trials is 20: when all were tried, points are repeated"
+    assert _notes({"name": "random"}, search=COUNTS) == [said]
+
+
+def test_choices_that_cmaes_has_no_model_for_are_told() -> None:
+    search = {**RANGES, **COUNTS}
+    said = "cmaes models numbers that every trial has; drawn at random: state_size (choices)"
+    assert _notes({"name": "cmaes"}, search=search) == [said]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tpe", []),
+        (
+            "cmaes",
+            [
+                "cmaes models numbers that every trial has; drawn at random: halting (choices), "
+                "halting_threshold (when)"
+            ],
+        ),
+        (
+            "gp",
+            ["gp models values that every trial has; drawn at random: halting_threshold (when)"],
+        ),
+    ],
+)
+def test_values_with_a_condition_that_a_sampler_does_not_model_are_told(
+    name: str, said: list[str]
+) -> None:
+    threshold = {"low": 0.1, "high": 1.0, "when": {"halting": ["threshold"]}}
+    halting = {"choices": ["fixed", "threshold"]}
+    search = {**RANGES, "halting": halting, "halting_threshold": threshold}
+    assert _notes({"name": name}, search=search, rungs={"rule": "none"}) == said
+
+
+@pytest.mark.parametrize("name", ["tpe", "cmaes"])
+def test_a_budget_that_ends_before_the_sampler_begins_is_told(name: str) -> None:
+    (note,) = _notes({"name": name, "startup_trials": 20})
+    assert note == "sampler.startup_trials is 20, budget.trials is 20: all trials are random"
+
+
+def test_a_generation_as_large_as_the_budget_is_told() -> None:
+    (note,) = _notes({"name": "nsgaii"}, rungs={"rule": "none"})
+    assert "until 50 trials are complete, budget.trials is 20: all trials are random" in note
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [{"name": "gp"}, {"name": "nsgaii", "population": 5}, {"name": "cmaes", "pruned": False}],
+)
+def test_who_learns_nothing_from_pruned_trials_says_so(sampler: dict[str, Any]) -> None:
+    (note,) = _notes(sampler)
+    name = sampler["name"]
+    assert note.startswith(f"{name} learns only from trials that reach epoch 5, not from those")
+    assert _notes(sampler, rungs={"rule": "none"}) == []
