@@ -34,7 +34,6 @@ def test_a_worker_told_to_leave_in_the_middle_of_an_epoch_loses_no_batch_and_no_
     (worker,) = scene.workers(1)
     scene.in_the_middle_of_an_epoch(worker)
     held = scene.held(worker)
-    time.sleep(0.2)
     worker.send_signal(signal.SIGTERM)
     assert scene.ended(worker) == 0, scene.said(worker)
     left = {run.id: run for run in records.runs(scene.engine, scene.study_id)}
