@@ -330,6 +330,10 @@ def _print_best(short: "Summary") -> None:
     if best is not None:
         values = [f"{name} {cell(best.params[name])}" for name in _in_order(best.params)]
         say(f"the best trial's values: {', '.join(values)}")
+    told = short.short_and_full
+    if told.spearman is not None:
+        pairs = f"{told.pairs} trials"
+        say(f"rank correlation of short and full runs: {told.spearman:.2f} over {pairs}")
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

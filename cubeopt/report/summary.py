@@ -12,6 +12,8 @@ from cubeopt.db import records
 from cubeopt.db.engine import Engine
 from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, StudyRecord, TrialRecord
 from cubeopt.db.tables import EndClass, RunKind, RunState
+from cubeopt.report import agreement
+from cubeopt.report.agreement import Agreement
 from cubeopt.search.study import Rungs, better
 
 Row = dict[str, Any]
@@ -56,6 +58,7 @@ class Summary:
     baselines: dict[str, float | int | None]
     dataset: dict[str, Any]
     rungs: list[int]
+    short_and_full: Agreement
     warnings: list[str]
     code_version: str
     created: str
@@ -115,6 +118,7 @@ def summarize(
             **{f"{split}_rows": rows for split, rows in study.dataset_rows.items()},
         },
         rungs=list(Rungs.model_validate(study.spec.get("rungs", {})).epochs),
+        short_and_full=agreement.agreement(runs),
         warnings=_warnings(study, trials, runs, best),
         code_version=study.code_version,
         created=study.created_at.isoformat(),
@@ -224,6 +228,17 @@ def _warnings(
         *_no_better_than_mean(study, ordered, best),
         *(() if study.metric in _OF_RANKS else _identical(ordered)),
         *_ended_badly(ordered, trials),
+        *_misleading(agreement.agreement(runs)),
+    ]
+
+
+def _misleading(found: Agreement) -> list[str]:
+    if found.spearman is None or found.spearman >= agreement.LOW:
+        return []
+    return [
+        "short runs hardly tell which full runs are good: rank correlation "
+        f"{found.spearman:.2f} over {found.pairs} trials; let the last rung come later, or promote "
+        "more"
     ]
 
 
