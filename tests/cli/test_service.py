@@ -88,7 +88,8 @@ def test_train_ends_with_one_object_and_is_not_repeated_by_mistake(
     result = ran.json
     assert ran.code == 0
     assert set(result) == {
-        *("metric", "value", "epochs", "checkpoint", "log", "metrics", "baselines", "findings")
+        *("metric", "value", "epochs", "checkpoint", "log", "metrics", "baselines", "findings"),
+        "corpora",
     }
     assert [each["name"] for each in result["baselines"]] == ["mean", "pca"]
     assert Path(result["log"]).is_file()
