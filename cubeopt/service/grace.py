@@ -1,6 +1,5 @@
 """The time that a worker has to leave in once it was told to; after that it leaves all the same."""
 
-import logging
 import os
 import sys
 import threading
@@ -10,8 +9,6 @@ from cubeopt.db import attempts, queue
 from cubeopt.db.engine import Engine
 from cubeopt.errors import StorageError
 from cubeopt.service.heartbeat import Heartbeat
-
-logger = logging.getLogger(__name__)
 
 _SHARE = 0.8  # of the time, for leaving by oneself; the rest is for leaving by force
 _LOOK_SECONDS = 0.1
@@ -61,11 +58,12 @@ class Grace:
             self._leave()
 
     def _leave(self) -> None:
-        held = self._heart.held()
+        said = "the time to leave is over"
         try:
-            attempts.release(self._engine, held)
+            given = attempts.release(self._engine, self._heart.held())
             queue.retire(self._engine, self._worker_id)
+            said += f"; {len(given)} runs given back"
         except StorageError as error:
-            logger.warning("the leases could not be given back, they will expire: %s", error)
-        print(f"cubeopt: the time to leave is over; {len(held)} runs given back", file=sys.stderr)
+            said += f"; the leases could not be given back and will expire: {error}"
+        print(f"cubeopt: {said}", file=sys.stderr)
         os._exit(0)

@@ -99,14 +99,14 @@ def _started(pack: Pack, place: Place) -> tuple[Connection, BaseProcess]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     worker = context.Process(target=_train, args=(theirs, pack, place), daemon=True)
-    with _interrupts_held():
+    with interrupts_held():
         worker.start()
     theirs.close()
     return ours, worker
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Ctrl-C waits; a process begun here never hears it: its parent ends it, without a traceback.
 
     A process inherits what is held. The tracker of multiprocessing would let go of it, when begun

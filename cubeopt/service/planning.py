@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cubeopt.errors import CubeoptError, DeviceError
 from cubeopt.search import forecast
 from cubeopt.search.forecast import Epochs, Share
 from cubeopt.search.study import StudySpec
+from cubeopt.service.packs import interrupts_held
 from cubeopt.training import device as devices
 from cubeopt.training import loop, throughput
 from cubeopt.training.feed import Feed, check_rows
@@ -130,7 +130,8 @@ def _apart(
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     worker = context.Process(target=_measuring, args=(theirs, measure, given), daemon=True)
-    worker.start()
+    with interrupts_held():
+        worker.start()
     theirs.close()
     try:
         while not ours.poll(_POLL_SECONDS):
@@ -139,6 +140,8 @@ def _apart(
         found = ours.recv()
     except EOFError as error:
         worker.join()
+        if stop.is_set():  # the signal that set it has ended the worker, too
+            return None
         raise DeviceError(
             f"a measuring process ended with exit code {worker.exitcode}; is there enough memory?"
         ) from error
@@ -153,7 +156,6 @@ def _apart(
 def _measuring(
     pipe: Connection, measure: Callable[..., dict[str, float]], given: tuple[Any, ...]
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends us
     try:
         pipe.send(measure(*given))
     except CubeoptError as error:
