@@ -2,13 +2,13 @@
 
 import logging
 import threading
-from types import TracebackType
 
 from cubeopt.db import notices, recalls
 from cubeopt.db.engine import Engine
 from cubeopt.db.leases import Lease
 from cubeopt.db.notices import Listener
 from cubeopt.errors import StorageError
+from cubeopt.service.companion import Companion
 from cubeopt.service.heartbeat import Heartbeat
 
 logger = logging.getLogger(__name__)
@@ -16,28 +16,14 @@ logger = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0  # without a notice
 
 
-class Ear:
+class Ear(Companion):
     """Looks after every notice, and every second; knows what shall not go on."""
 
     def __init__(self, engine: Engine, worker_id: int, heart: Heartbeat) -> None:
+        super().__init__("ear")
         self._engine, self._worker_id, self._heart = engine, worker_id, heart
         self._drained = threading.Event()
         self._recalled: frozenset[Lease] = frozenset()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ear", daemon=True)
-
-    def __enter__(self) -> "Ear":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
 
     @property
     def drained(self) -> bool:

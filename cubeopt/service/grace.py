@@ -3,18 +3,18 @@
 import os
 import sys
 import threading
-from types import TracebackType
 
 from cubeopt.db import attempts, queue
 from cubeopt.db.engine import Engine
 from cubeopt.errors import StorageError
+from cubeopt.service.companion import Companion
 from cubeopt.service.heartbeat import Heartbeat
 
 _SHARE = 0.8  # of the time, for leaving by oneself; the rest is for leaving by force
 _LOOK_SECONDS = 0.1
 
 
-class Grace:
+class Grace(Companion):
     """Watches over a worker's leaving: a step may take longer than there is time.
 
     When the time is over, what is held goes back to the queue as its last checkpoints have it, and
@@ -29,28 +29,13 @@ class Grace:
         stop: threading.Event,
         seconds: float | None,
     ) -> None:
+        super().__init__("grace")
         self._engine, self._worker_id, self._heart = engine, worker_id, heart
         self._stop, self._seconds = stop, seconds
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="grace", daemon=True)
-
-    def __enter__(self) -> "Grace":
-        if self._seconds is not None:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        if self._seconds is not None:
-            self._thread.join()
 
     def _run(self) -> None:
-        assert self._seconds is not None
+        if self._seconds is None:
+            return
         while not self._stop.wait(_LOOK_SECONDS):
             if self._done.is_set():
                 return

@@ -3,39 +3,25 @@
 import logging
 import threading
 from collections.abc import Iterable
-from types import TracebackType
 
 from cubeopt.db import leases
 from cubeopt.db.engine import Engine
 from cubeopt.db.leases import Lease
 from cubeopt.errors import StorageError
+from cubeopt.service.companion import Companion
 
 logger = logging.getLogger(__name__)
 
 
-class Heartbeat:
+class Heartbeat(Companion):
     """Beats three times in the life of a lease; knows which leases were lost."""
 
     def __init__(self, engine: Engine, worker_id: int, lease_seconds: float) -> None:
+        super().__init__("heartbeat")
         self._engine, self._worker_id, self._seconds = engine, worker_id, lease_seconds
         self._leases: dict[int, Lease] = {}
         self._lost: set[Lease] = set()
         self._guard = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-
-    def __enter__(self) -> "Heartbeat":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def hold(self, held: Iterable[Lease]) -> None:
         """Extend these leases from now on."""
@@ -62,7 +48,7 @@ class Heartbeat:
             return set(self._lost)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._seconds / 3):
+        while not self._done.wait(self._seconds / 3):
             held = self.held()
             try:
                 ours = leases.beat(self._engine, self._worker_id, held, self._seconds)
