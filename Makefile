@@ -5,11 +5,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: help quickstart test lint types contracts check clean
+.PHONY: help quickstart test chaos lint types contracts check clean
 
 help:
 	@echo "make quickstart   the whole way once: data, study, worker, winner, figure (about 2 minutes)"
 	@echo "make test         all tests, against a real PostgreSQL"
+	@echo "make chaos        the long run of kills, restarts and zombies; prints what it did (10 minutes)"
 	@echo "make check        what continuous integration runs: lint, types, import contracts, tests"
 	@echo "make clean        stop the database and remove .venv; storage/ is left alone"
 
@@ -30,6 +31,9 @@ quickstart: .venv/installed
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
+
+chaos: .venv/installed-dev
+	$(BIN)/python -m pytest tests/chaos -m long -s
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ Every error a person can meet.
   - DeviceLostError
   - StorageError
     + SchemaError
+    + StorageLostError
   - LeaseLostError
   - StrictError
 
@@ -86,6 +87,10 @@ class StorageError(CubeoptError):
 
 class SchemaError(StorageError):
     """The tables in the database are newer than this version of cubeopt."""
+
+
+class StorageLostError(StorageError):
+    """PostgreSQL does not answer now, or not as it should; the same may succeed later."""
 
 
 class LeaseLostError(CubeoptError):

@@ -1,6 +1,7 @@
 """What a person sees while a worker runs."""
 
 import time
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from cubeopt.cli.printing import number
 from cubeopt.db import records
 from cubeopt.db.engine import Engine
 from cubeopt.db.tables import RunState, StudyState
+from cubeopt.errors import StorageLostError
 from cubeopt.search import study as study_file
 from cubeopt.service.events import Event, Happening
 
@@ -31,6 +33,7 @@ _WORDS = {
     Happening.ERROR: "error",
     Happening.RELEASED: "given back",
     Happening.LET_GO: "let go (a person ended it, or another worker has it)",
+    Happening.ABANDONED: "given up: the storage has not answered for longer than its lease",
 }
 
 
@@ -100,6 +103,10 @@ class WorkerScreen:
         if not self._console.is_terminal or now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
+        with suppress(StorageLostError):
+            self._move()
+
+    def _move(self) -> None:
         for record in records.studies(self._engine):
             if record.state != StudyState.RUNNING or self._study not in (None, record.name):
                 continue

@@ -1,5 +1,6 @@
 """The long-running commands: worker, coordinator, train, dashboard."""
 
+import logging
 import os
 import re
 import shlex
@@ -14,10 +15,12 @@ import typer
 from cubeopt import settings
 from cubeopt.cli.options import Cpu, Gpu, Json, Storage, check_device, connected, stopping
 from cubeopt.cli.printing import error_console, print_json, say
-from cubeopt.errors import InputError
+from cubeopt.errors import InputError, StorageLostError
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 _STANDBY_SECONDS = 1.0
 
@@ -62,7 +65,7 @@ def worker(
             metavar="SECONDS",
             help="Of silence, after which others take over the trials.",
         ),
-    ] = 30.0,
+    ] = 45.0,
     grace: Annotated[
         float,
         typer.Option(
@@ -72,6 +75,14 @@ def worker(
             help="To leave in after SIGTERM or Ctrl-C; a second one leaves at once.",
         ),
     ] = 20.0,
+    outage: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0,
+            metavar="SECONDS",
+            help="To wait for a storage that does not answer before leaving; else --lease.",
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of this worker; else HOST-PID.")
     ] = None,
@@ -104,6 +115,7 @@ def worker(
             until_done=until_done,
             lease_seconds=lease,
             grace_seconds=grace,
+            outage_seconds=outage,
         )
         loaded = settings.load(storage)
         with (
@@ -131,8 +143,13 @@ def coordinator(
 
         with connected(settings.load(storage)) as engine:
             while not stop.is_set():
-                if service.coordinate(engine, stop) or hosted:
-                    break
+                try:
+                    if service.coordinate(engine, stop) or hosted:
+                        break
+                except StorageLostError as error:
+                    if hosted:
+                        raise
+                    logger.warning("trying again: %s", error)
                 stop.wait(_STANDBY_SECONDS)
 
 

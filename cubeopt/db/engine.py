@@ -12,13 +12,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, make_url, text
+from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy import Engine as Engine  # for those above us, who know no SQLAlchemy
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from cubeopt.db import embedded
 from cubeopt.db.tables import SCHEMA
-from cubeopt.errors import SchemaError, StorageError
+from cubeopt.errors import SchemaError, StorageError, StorageLostError
 from cubeopt.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,20 @@ VERSION_TABLE = "alembic_version"  # in our schema: Optuna owns the one in "publ
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _MIGRATION_LOCK = 0x63756265  # "cube"; any number nobody else locks
 _TABLES_LOCK = 0x63756267  # for tables that are not ours
-# UTF-8 also where the database itself has no encoding.
-_CONNECT = {"connect_timeout": 10, "client_encoding": "utf8"}
+_CONNECT = {
+    "connect_timeout": 10,
+    "client_encoding": "utf8",  # also where the database itself has no encoding
+    # A server that has gone without a word (a cable, a machine) is noticed in half a minute.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
+# Who falls asleep within a transaction holds up others with its locks: the server ends it.
+_IDLE_IN_TRANSACTION = "SET idle_in_transaction_session_timeout = '15s'"
+# SQLSTATE of what passes: no connection, rolled back for others' sake, no room, read-only for now,
+# asleep for too long, shut down.
+_PASSING = ("08", "40", "53", "25006", "25P03", "57P")
 
 
 def connect(settings: Settings) -> Engine:
@@ -48,7 +60,7 @@ def connect(settings: Settings) -> Engine:
 
 def create(address: str) -> Engine:
     """An engine over *address*, not yet connected."""
-    return sqlalchemy.create_engine(
+    engine = sqlalchemy.create_engine(
         _url(address),
         connect_args={"application_name": "cubeopt", **_CONNECT},
         # Few are kept open, so that many workers fit; a server that restarted is noticed.
@@ -57,6 +69,13 @@ def create(address: str) -> Engine:
         pool_pre_ping=True,
         json_serializer=partial(json.dumps, allow_nan=False),
     )
+    event.listen(engine, "connect", _prepare)
+    return engine
+
+
+def _prepare(connection: psycopg.Connection, record: object) -> None:
+    connection.execute(_IDLE_IN_TRANSACTION)
+    connection.commit()
 
 
 def optuna_url(engine: Engine) -> str:
@@ -111,6 +130,7 @@ def alone(address: str) -> Iterator[None]:
     engine = create(address)
     try:
         with transaction(engine) as connection:
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
             yield
     finally:
@@ -126,13 +146,26 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def translated(where: str = "PostgreSQL") -> Iterator[None]:
-    """Turn errors of SQLAlchemy and psycopg into a StorageError of one line naming *where*."""
+    """Turn errors of SQLAlchemy and psycopg into a StorageError of one line naming *where*.
+
+    It is a StorageLostError where waiting may help.
+    """
     try:
         yield
     except (SQLAlchemyError, psycopg.Error) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
-        raise StorageError(f"{where}: {lines[0]}") from error
+        kind = StorageLostError if _passes(cause) else StorageError
+        raise kind(f"{where}: {lines[0]}") from error
+
+
+def _passes(cause: BaseException | None) -> bool:
+    """Whether *cause* is about the server's being there, rather than about what it was told."""
+    if not isinstance(cause, psycopg.Error):
+        return False
+    if cause.sqlstate is None:  # from our end of the connection
+        return isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
+    return cause.sqlstate.startswith(_PASSING)
 
 
 def _url(address: str) -> URL:

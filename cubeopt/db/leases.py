@@ -119,6 +119,8 @@ def report(
             verdicts[one.run_id] = verdict = _judge(run, one, standings, decide)
             if verdict in _ENDS:
                 _end(connection, run, one, verdict)
+        gone = [Lease(id, by_run[id].token) for id in by_run if verdicts[id] is Verdict.LOST]
+        verdicts |= _repeated(connection, gone, by_run) if gone else {}
     return verdicts
 
 
@@ -127,6 +129,28 @@ _ENDS = {
     Verdict.COMPLETE: (RunState.COMPLETE, EndClass.DONE),
     Verdict.DIVERGED: (RunState.PRUNED, EndClass.DIVERGED),
 }
+
+
+def _repeated(
+    connection: Connection, gone: Sequence[Lease], by_run: Mapping[int, EpochReport]
+) -> dict[int, Verdict]:
+    """What a report ended that comes again, because its answer was lost with the connection."""
+    verdicts = {end_class: verdict for verdict, (_, end_class) in _ENDS.items()}
+    return {
+        row.run_id: verdicts[row.end_class]
+        for row in connection.execute(_ENDED, arrays(gone))
+        if row.end_class in verdicts and row.epoch == by_run[row.run_id].epoch
+    }
+
+
+_ENDED = text("""
+    SELECT attempt.run_id, attempt.end_class, epoch.epoch
+    FROM cubeopt.attempts attempt
+        JOIN unnest(CAST(:run_ids AS bigint[]), CAST(:tokens AS bigint[])) AS lease(id, token)
+        ON attempt.run_id = lease.id AND attempt.token = lease.token
+        JOIN cubeopt.epochs epoch ON epoch.run_id = attempt.run_id AND epoch.token = attempt.token
+    WHERE attempt.end_class IS NOT NULL
+""")
 
 _REPORTED = text("""
     SELECT run.id, run.trial_id, run.study_id, run.kind, run.target_epochs,

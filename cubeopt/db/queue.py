@@ -260,13 +260,16 @@ _CLAIM = text("""
 """)
 
 
-def reap(engine: Engine, silence_seconds: float = 60.0) -> list[int]:
+def reap(engine: Engine, silence_seconds: float = 60.0, settling_seconds: float = 0.0) -> list[int]:
     """Return the runs of expired leases to the queue; their ids.
 
-    Workers without a heartbeat for *silence_seconds* are noted as gone.
+    A server that has come up less than *settling_seconds* ago takes no lease from anybody: it was
+    away, not they, and whoever lives will beat again. Workers without a heartbeat for
+    *silence_seconds* are noted as gone.
     """
     with transaction(engine) as connection:
-        returned = list(connection.execute(_REAP).scalars())
+        settled = {"settling_seconds": settling_seconds}
+        returned = list(connection.execute(_REAP, settled).scalars())
         connection.execute(_NOTE_SILENT, {"silence_seconds": silence_seconds})
     for run_id in returned:
         logger.warning("the lease of run %d expired; it waits for its next attempt", run_id)
@@ -277,6 +280,8 @@ _REAP = text("""
     WITH expired AS MATERIALIZED (
         SELECT id FROM cubeopt.runs
         WHERE state = 'running' AND lease_expires_at < clock_timestamp()
+            AND pg_postmaster_start_time()
+                < clock_timestamp() - make_interval(secs => :settling_seconds)
         ORDER BY id
         FOR UPDATE SKIP LOCKED
     ), returned AS (

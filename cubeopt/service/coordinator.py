@@ -21,6 +21,7 @@ from cubeopt.search.study import StudySpec
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.3
+_SETTLING_SECONDS = 10.0  # for workers to beat in, after the server has come up
 _FAILURES_IN_A_ROW = 5  # end a study: what fails again and again will not mend itself
 _AHEAD = 4  # waiting trials kept ready at least; more when more are running
 _ENDED = (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
@@ -57,7 +58,7 @@ class Coordinator:
 
     def tick(self) -> None:
         """Do everything that is due, once."""
-        lost = queue.reap(self._engine)
+        lost = queue.reap(self._engine, settling_seconds=_SETTLING_SECONDS)
         if lost:
             logger.warning("leases expired, runs returned to the queue: %s", lost)
         for record in records.studies(self._engine):

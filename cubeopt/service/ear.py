@@ -41,7 +41,8 @@ class Ear(Companion):
                 with notices.listening(self._engine) as listener:
                     self._hear(listener)
             except StorageError as error:
-                logger.warning("cannot hear what is asked for: %s", error)
+                logger.debug("cannot hear what is asked for: %s", error)
+                self._heart.alarm()  # whose word it is that the storage is gone
                 self._done.wait(_LOOK_SECONDS)
 
     def _hear(self, listener: Listener) -> None:

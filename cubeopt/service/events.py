@@ -18,6 +18,7 @@ class Happening(StrEnum):
     ERROR = "error"
     RELEASED = "released"
     LET_GO = "let_go"
+    ABANDONED = "abandoned"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterable
 
 from cubeopt.db import leases
@@ -12,9 +13,15 @@ from cubeopt.service.companion import Companion
 
 logger = logging.getLogger(__name__)
 
+_BEATS = 4  # in the life of a lease
+_AGAIN_SECONDS = 1.0  # until the next beat, when one was not heard
+
 
 class Heartbeat(Companion):
-    """Beats three times in the life of a lease; knows which leases were lost."""
+    """Beats, and knows which leases were lost, and for how long the storage has not answered.
+
+    It alone asks whether a storage that was gone is there again: all others wait for its word.
+    """
 
     def __init__(self, engine: Engine, worker_id: int, lease_seconds: float) -> None:
         super().__init__("heartbeat")
@@ -22,6 +29,8 @@ class Heartbeat(Companion):
         self._leases: dict[int, Lease] = {}
         self._lost: set[Lease] = set()
         self._guard = threading.Lock()
+        self._heard = time.monotonic()  # when the last beat that was heard was sent
+        self._unheard = False
 
     def hold(self, held: Iterable[Lease]) -> None:
         """Extend these leases from now on."""
@@ -47,15 +56,41 @@ class Heartbeat(Companion):
         with self._guard:
             return set(self._lost)
 
+    @property
+    def unheard(self) -> bool:
+        """Whether the storage did not answer the last time that somebody asked."""
+        return self._unheard
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which the storage has not answered; 0 while it does."""
+        return time.monotonic() - self._heard if self._unheard else 0.0
+
+    @property
+    def outlived(self) -> bool:
+        """Whether it has not answered for so long that our leases are over."""
+        return self.silence > self._seconds
+
+    def alarm(self) -> None:
+        """The storage did not answer somebody: look at once."""
+        self._unheard = True
+        self._woken.set()
+
     def _run(self) -> None:
-        while not self._done.wait(self._seconds / 3):
-            held = self.held()
+        failing = False
+        while self._rest(_AGAIN_SECONDS if failing else self._seconds / _BEATS):
+            held, sent = self.held(), time.monotonic()
             try:
                 ours = leases.beat(self._engine, self._worker_id, held, self._seconds)
             except StorageError as error:
-                # The next beat tries again; if the lease expires meanwhile, fencing keeps us out.
-                logger.warning("heartbeat failed: %s", error)
+                # If a lease expires meanwhile, fencing keeps us out.
+                if not failing:
+                    logger.warning("heartbeat failed; training goes on: %s", error)
+                failing = self._unheard = True
                 continue
+            if failing:
+                logger.warning("the storage answers again, after %.0f s", sent - self._heard)
+            self._heard, failing, self._unheard = sent, False, False
             with self._guard:
                 self._lost |= {
                     lease

@@ -1,6 +1,7 @@
 """A pack in training: which run stands in which slot, what is reported, how runs leave."""
 
 import logging
+from collections import deque
 from collections.abc import Container, Iterable
 
 from cubeopt import trial
@@ -8,7 +9,7 @@ from cubeopt.db import leases
 from cubeopt.db.leases import EpochReport, Lease, RungQuestion, Verdict
 from cubeopt.db.queue import Claim
 from cubeopt.db.tables import RunKind
-from cubeopt.errors import CheckpointError, CubeoptError
+from cubeopt.errors import CheckpointError, CubeoptError, StorageLostError
 from cubeopt.search import rungs, study
 from cubeopt.service.events import Event, Happening
 from cubeopt.service.station import Held, Station
@@ -19,17 +20,31 @@ logger = logging.getLogger(__name__)
 
 
 class Pack:
-    """Runs of one shape that train side by side on a worker's station."""
+    """Runs of one shape that train side by side on a worker's station.
+
+    While the storage does not answer they train on, and their reports wait.
+    """
 
     def __init__(self, station: Station, run: PackRun) -> None:
         self._station, self._run = station, run
         self.held: dict[int, Held] = {}
+        self._unsent: dict[int, deque[EpochReport]] = {}  # by slot, the oldest first
         self._tested = True  # False while a suspect has to show that it was not at fault
 
     @property
     def places(self) -> int:
-        """How many runs may join now; none beside a suspect."""
-        return len(self._run.free) if self._tested else 0
+        """How many runs may join now; none beside a suspect, or while reports wait."""
+        return len(self._run.free) if self._tested and not self._unsent else 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether reports wait, and the storage may hear them now."""
+        return bool(self._unsent) and not self._station.heart.unheard
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to train: what is held has only to be reported."""
+        return not self._run.busy
 
     def place(self, claims: Iterable[Claim]) -> None:
         """Put each claimed run into a free slot, at the step that it has reached."""
@@ -59,12 +74,35 @@ class Pack:
         self._station.broke(list(self.held.values()), error)
 
     def release(self) -> None:
-        """Give all runs back; the next attempts go on from where they stand."""
+        """Give all runs back; the next attempts go on from where they stand.
+
+        Raises StorageLostError when that cannot be written down: their leases will expire.
+        """
+        self.report(())
+        if self._unsent:
+            raise StorageLostError(f"{len(self._unsent)} runs have reports that were not heard")
         self.give_back({each.lease for each in self.held.values()})
+
+    def put_back(self) -> None:
+        """Give all runs back as their last recorded checkpoints have them."""
+        self._station.release(self.held.values())
+        for slot in list(self.held):
+            self._leave(slot)
+
+    def abandon(self) -> None:
+        """Stop training without a word: the leases have run out while nobody heard us."""
+        for slot in list(self.held):
+            each = self.held[slot]
+            self._station.tell(Event(Happening.ABANDONED, each.claim, each.epoch))
+            self._leave(slot)
 
     def give_back(self, recalled: Container[Lease]) -> None:
         """Stop training what a person has recalled: it waits, or has ended by their word."""
-        slots = [slot for slot, each in self.held.items() if each.lease in recalled]
+        slots = [
+            slot
+            for slot, each in self.held.items()
+            if each.lease in recalled and slot not in self._unsent
+        ]
         for slot in slots:  # one by one: what has gone back is safe, whatever becomes of the next
             self._station.release([self.held[slot]], checkpoint=self._saved(slot))
             self._leave(slot)
@@ -86,22 +124,49 @@ class Pack:
         self._drop([slot for slot, each in self.held.items() if each.lease in lost])
 
     def report(self, ends: Iterable[EpochEnd]) -> None:
-        """Write down the ended epochs in one transaction and act on the verdicts."""
-        reports = {end.slot: told for end in ends if (told := self._checked(end)) is not None}
-        verdicts = leases.report(self._station.engine, list(reports.values()), _decide)
-        for slot, written in reports.items():
-            each = self.held[slot]
+        """Write down ended epochs, the ones that wait first, and act on the verdicts.
+
+        All of a pack go into one transaction. When the storage does not answer, they wait for the
+        next call.
+        """
+        for end in ends:
+            written = self._checked(end)
+            if written is None:
+                continue
+            each = self.held[end.slot]
             each.epoch = written.epoch
-            verdict = verdicts[each.claim.run_id]
             if written.checkpoint is not None:
-                each.saved = self._run.steps_done(slot)
+                each.saved = self._run.steps_done(end.slot)
+            if written.diverged or written.epoch == each.claim.target_epochs:
+                self._run.empty(end.slot)  # trained to its end, whatever becomes of the report
+            self._unsent.setdefault(end.slot, deque()).append(written)
+        heart = self._station.heart
+        while self._unsent and not heart.unheard:
+            first = {slot: waiting[0] for slot, waiting in self._unsent.items()}
+            try:
+                verdicts = leases.report(self._station.engine, list(first.values()), _decide)
+            except StorageLostError as error:
+                logger.warning("reports of %d runs wait: %s", len(first), error)
+                heart.alarm()
+                return
+            for slot, written in first.items():
+                self._heard(slot, written, verdicts[written.run_id])
+
+    def _heard(self, slot: int, written: EpochReport, verdict: Verdict) -> None:
+        """Act on what the storage answered to the oldest report of *slot*."""
+        each, waiting = self.held[slot], self._unsent[slot]
+        waiting.popleft()
+        goes_on = verdict is Verdict.GO_ON
+        if not goes_on or not waiting:
+            # What was trained beyond an end that nobody had heard of counts for nothing.
+            del self._unsent[slot]
             if verdict is not Verdict.LOST and written.checkpoint is not None:
                 self._station.shelf.forget_older(written.checkpoint, each.claim.token)
-            what = Happening.EPOCH if verdict is Verdict.GO_ON else Happening(verdict)
-            self._station.tell(Event(what, each.claim, written.epoch, written.value))
-            if verdict is not Verdict.GO_ON:
-                self._leave(slot)
-            self._tested = True  # a suspect is alone: this report is its own
+        what = Happening.EPOCH if goes_on else Happening(verdict)
+        self._station.tell(Event(what, each.claim, written.epoch, written.value))
+        if not goes_on:
+            self._leave(slot)
+        self._tested = True  # a suspect is alone: this report is its own
 
     def _checked(self, end: EpochEnd) -> EpochReport | None:
         """The report of an ended epoch; None of a run that left while it was made."""
@@ -112,7 +177,7 @@ class Pack:
         try:
             return self._epoch_report(each, end)
         except CheckpointError:
-            if leases.beat(station.engine, station.worker_id, [each.lease], station.lease_seconds):
+            if station.owns(each):
                 raise
             self._drop([end.slot])  # its new owner cleared our draft away
         except CubeoptError:
@@ -153,6 +218,7 @@ class Pack:
 
     def _leave(self, slot: int) -> None:
         each = self.held.pop(slot)
+        self._unsent.pop(slot, None)
         self._run.empty(slot)
         self._station.heart.drop([each.lease])
 

@@ -6,6 +6,7 @@ The token of the lease stands in the name: the file of a zombie is not that of i
 """
 
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cubeopt.training import checkpoint
 from cubeopt.training.loop import PackRun, TrialState
 from cubeopt.trial import TrialSpec
 
+_PAGE = 4096  # bytes, to see whether there is room at all
 _TOKEN_MARK = re.compile(r"\.t(\d+)")  # in the name of a checkpoint, and of its draft
 
 
@@ -24,6 +26,18 @@ class Shelf:
 
     def __init__(self, folder: Path, provenance: Mapping[str, Any]) -> None:
         self._folder, self._provenance = folder, provenance
+
+    def check(self) -> None:
+        """CheckpointError when nothing can be written to the folder."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                file.write(bytes(_PAGE))
+                file.flush()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write checkpoints to {self._folder}: {error.strerror}"
+            ) from error
 
     def take(self, run: PackRun, claim: Claim, spec: TrialSpec) -> TrialState:
         """Where the claimed run stands: its last checkpoint, or its first weights."""

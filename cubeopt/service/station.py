@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from cubeopt.db import attempts
+from cubeopt.db import attempts, leases
 from cubeopt.db.engine import Engine
 from cubeopt.db.leases import Lease
 from cubeopt.db.queue import Claim
 from cubeopt.db.tables import EndClass, RunState
-from cubeopt.errors import LeaseLostError
+from cubeopt.errors import LeaseLostError, StorageLostError
 from cubeopt.service.events import Event, Happening
 from cubeopt.service.heartbeat import Heartbeat
 from cubeopt.service.shelf import Shelf
@@ -50,6 +50,13 @@ class Station:
     shelf: Shelf
     heart: Heartbeat
     tell: Callable[[Event], None]
+
+    def owns(self, each: Held) -> bool:
+        """Whether the run is ours, for all we can learn now."""
+        try:
+            return bool(leases.beat(self.engine, self.worker_id, [each.lease], self.lease_seconds))
+        except StorageLostError:
+            return True
 
     def broke(self, held: Sequence[Held], error: Exception) -> None:
         """Training these runs together raised *error*: find out whose it is.

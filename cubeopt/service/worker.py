@@ -16,11 +16,17 @@ import torch
 from cubeopt import trial
 from cubeopt.data import dataset
 from cubeopt.db import queue, records
-from cubeopt.db.engine import Engine
+from cubeopt.db.engine import Engine, described
 from cubeopt.db.leases import Lease
 from cubeopt.db.queue import Claim, Waiting
 from cubeopt.db.tables import StudyState
-from cubeopt.errors import CubeoptError, DataError, DeviceLostError
+from cubeopt.errors import (
+    CheckpointError,
+    CubeoptError,
+    DataError,
+    DeviceLostError,
+    StorageLostError,
+)
 from cubeopt.service.ear import Ear
 from cubeopt.service.events import Event
 from cubeopt.service.grace import Grace
@@ -37,8 +43,8 @@ from cubeopt.trial import Task, TrialSpec
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 30.0
-_IDLE_SECONDS = 0.3  # between two looks into an empty queue
+LEASE_SECONDS = 45.0  # with four beats in it, half a minute without a storage costs no lease
+_IDLE_SECONDS = 0.3  # between two looks into an empty queue, or at a storage that is gone
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Options:
     until_done: bool = False  # leave when no study is running
     lease_seconds: float = LEASE_SECONDS
     grace_seconds: float | None = None  # to leave in when stopped; None: as long as a step takes
+    outage_seconds: float | None = None  # without a storage, before leaving; None: a lease
 
 
 class Worker:
@@ -81,33 +88,56 @@ class Worker:
             records.study(self._engine, options.study)
         who = options.name, options.host, options.pid, options.device_name
         worker_id = queue.register(self._engine, *who, options.provenance)
+        shelf = Shelf(self._settings.checkpoints_dir, self._options.provenance)
+        shelf.check()
         with (
             Heartbeat(self._engine, worker_id, options.lease_seconds) as heart,
             Grace(self._engine, worker_id, heart, self._stop, options.grace_seconds),
             CoordinatorHost(self._engine) as self._host,
             Ear(self._engine, worker_id, heart) as self._ear,
         ):
-            self._station = self._opened(worker_id, heart)
+            self._station = self._opened(worker_id, heart, shelf)
             while not self._leaves:
-                if self._work():
-                    continue
-                if options.until_done and not self._running_studies():
-                    break
-                self._host.ensure()
+                try:
+                    if self._work():
+                        continue
+                    if options.until_done and not self._running_studies():
+                        break
+                    self._host.ensure()
+                except StorageLostError as error:
+                    logger.warning("%s", error)
+                    heart.alarm()
                 self._stop.wait(_IDLE_SECONDS)
-        queue.retire(self._engine, worker_id)
+                self._sit_out()
+        try:
+            queue.retire(self._engine, worker_id)
+        except StorageLostError as error:
+            logger.warning("left without a word, leases will expire: %s", error)
+
+    def _sit_out(self) -> None:
+        """Wait for a storage that is gone; StorageLostError when that takes too long."""
+        heart, options = self._station.heart, self._options
+        limit = options.lease_seconds if options.outage_seconds is None else options.outage_seconds
+        while heart.unheard and not self._leaves:
+            if heart.silence > limit:
+                raise StorageLostError(
+                    f"{described(self._engine)} has not answered for {heart.silence:.0f} s, and "
+                    f"this worker waits for {limit:g}; what was not reported will be trained "
+                    "again from the last checkpoint"
+                )
+            self._stop.wait(_IDLE_SECONDS)
 
     @property
     def _leaves(self) -> bool:
         return self._stop.is_set() or self._ear.drained
 
-    def _opened(self, worker_id: int, heart: Heartbeat) -> Station:
+    def _opened(self, worker_id: int, heart: Heartbeat, shelf: Shelf) -> Station:
         return Station(
             engine=self._engine,
             worker_id=worker_id,
             device=self._options.device,
             lease_seconds=self._options.lease_seconds,
-            shelf=Shelf(self._settings.checkpoints_dir, self._options.provenance),
+            shelf=shelf,
             heart=heart,
             tell=self._tell,
         )
@@ -201,11 +231,23 @@ class Worker:
                 self._learn(claims[0], error)
                 return
             pack.drop_lost()
-            if ends:
-                pack.report(ends)
-                self._host.ensure()
-                self._refill(pack, claims[0])
-            pack.give_back(self._ear.recalled)
+            if self._station.heart.outlived:
+                pack.abandon()
+                return
+            try:
+                if ends or pack.waits:
+                    pack.report(ends)
+                    self._refill(pack, claims[0])
+                    self._host.ensure()
+                pack.give_back(self._ear.recalled)
+            except StorageLostError as error:
+                logger.warning("training goes on: %s", error)
+                self._station.heart.alarm()
+            except CheckpointError:
+                pack.put_back()  # another worker may have room for them
+                raise
+            if pack.idle:
+                self._stop.wait(_IDLE_SECONDS)
         pack.release()
 
     def _pack_run(self, first: Claim) -> PackRun:

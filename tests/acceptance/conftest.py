@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,9 +81,12 @@ class Site:
         storage = {"CUBEOPT_STORAGE": self.url} if self.url else {}
         return {**kept, **storage, "CUBEOPT_HOME": str(self.home), "COLUMNS": "200"}
 
-    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
-        """Start `cubeopt` with *arguments*; what it says stands in `said`."""
-        command = [sys.executable, "-m", "cubeopt", *map(str, arguments)]
+    def start(self, *arguments: object, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Start `cubeopt` with *arguments*; what it says stands in `said`.
+
+        *before* is a command that becomes the one after it, as `nice` does.
+        """
+        command = [*before, sys.executable, "-m", "cubeopt", *map(str, arguments)]
         log = self.home / f"said_{len(self.started)}"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -92,10 +95,9 @@ class Site:
         self.started.append(process)
         return process
 
-    def worker(self, *arguments: object) -> subprocess.Popen[bytes]:
-        return self.start(
-            *("worker", "--cpu", "--pack", PACK, "--lease", LEASE_SECONDS), *arguments
-        )
+    def worker(self, *arguments: object, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        common = ("worker", "--cpu", "--pack", PACK, "--lease", LEASE_SECONDS)
+        return self.start(*common, *arguments, before=before)
 
     def said(self, process: subprocess.Popen[bytes]) -> str:
         return (self.home / f"said_{self.started.index(process)}").read_text()
@@ -304,13 +306,13 @@ def calm(
         return opened.outcome()
 
 
-def check_whole(scene: Scene) -> None:
+def check_whole(scene: Scene, trials: int = TRIALS, promoted: int = 1) -> None:
     """Every trial ended exactly once, every epoch was recorded exactly once."""
     assert records.study(scene.engine, "tiny").state is StudyState.COMPLETE
     runs = records.runs(scene.engine, scene.study_id)
     kinds = [(run.trial_number, run.kind) for run in runs if run.kind is RunKind.SHORT]
-    assert kinds == [(number, RunKind.SHORT) for number in range(TRIALS)]
-    assert [run.kind for run in runs].count(RunKind.FULL) == 1
+    assert kinds == [(number, RunKind.SHORT) for number in range(trials)]
+    assert [run.kind for run in runs].count(RunKind.FULL) == promoted
     attempts = records.attempts(scene.engine, scene.study_id)
     assert all(each.ended_at for each in attempts)
     epochs = records.epochs(scene.engine, scene.study_id)

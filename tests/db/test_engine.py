@@ -18,7 +18,7 @@ from cubeopt.db import engine as db_engine
 from cubeopt.db import records
 from cubeopt.db.engine import transaction
 from cubeopt.db.tables import SCHEMA, metadata
-from cubeopt.errors import SchemaError, StorageError
+from cubeopt.errors import SchemaError, StorageError, StorageLostError
 from cubeopt.settings import Settings
 
 
@@ -196,6 +196,34 @@ def test_a_refused_statement_is_a_storage_error_of_one_line(engine: Engine) -> N
         connection.execute(text("SELECT * FROM nothing"))
     assert caught.value.__cause__ is not None
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("statement", "passes"),
+    [
+        ("SELECT pg_terminate_backend(pg_backend_pid())", True),
+        ("DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = 'disk_full'; END $$", True),
+        ("DO $$ BEGIN RAISE EXCEPTION 'twice' USING ERRCODE = 'unique_violation'; END $$", False),
+        ("SELEC 1", False),
+    ],
+)
+def test_what_may_succeed_later_is_told_from_what_may_not(
+    engine: Engine, statement: str, passes: bool
+) -> None:
+    with pytest.raises(StorageError) as raised, transaction(engine) as connection:
+        connection.execute(text(statement))
+    assert isinstance(raised.value, StorageLostError) is passes
+
+
+def test_a_server_that_is_not_there_may_be_there_later() -> None:
+    engine = db_engine.create("postgresql://postgres@/cubeopt?host=/nowhere")
+    with pytest.raises(StorageLostError), transaction(engine):
+        pass
+
+
+def test_who_falls_asleep_in_a_transaction_holds_up_nobody_for_long(engine: Engine) -> None:
+    with transaction(engine) as sleeper:
+        assert sleeper.scalar(text("SHOW idle_in_transaction_session_timeout")) == "15s"
 
 
 def test_the_engine_notices_that_its_connections_were_cut(

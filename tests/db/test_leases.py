@@ -43,7 +43,7 @@ def test_a_zombie_writes_nothing(hands: Any, lose: Callable[[Any, Any], None]) -
     epochs = records.epochs(hands.engine, study.id)
 
     assert hands.report(zombie, 1, 0.1, checkpoint="z") == {zombie.run_id: Verdict.LOST}
-    assert hands.report(zombie, 5, 0.1, checkpoint="z") == {zombie.run_id: Verdict.LOST}
+    assert hands.report(zombie, 4, 0.1, checkpoint="z") == {zombie.run_id: Verdict.LOST}
     assert leases.beat(hands.engine, hands.worker_id, [lease(zombie)], 9999) == set()
     assert attempts.release(hands.engine, [lease(zombie)]) == set()
     with pytest.raises(LeaseLostError, match=f"run {zombie.run_id} .*token 1"):
@@ -54,6 +54,29 @@ def test_a_zombie_writes_nothing(hands: Any, lose: Callable[[Any, Any], None]) -
         records.attempts(hands.engine, study.id),
     ) == before
     assert records.epochs(hands.engine, study.id) == epochs
+
+
+@pytest.mark.parametrize(
+    ("epoch", "end", "verdict"),
+    [
+        (5, {}, Verdict.COMPLETE),
+        (2, {"decide": lambda question: True}, Verdict.PRUNED),
+        (3, {"diverged": True}, Verdict.DIVERGED),
+    ],
+)
+def test_a_report_whose_answer_was_lost_gets_it_again_and_is_recorded_once(
+    hands: Any, epoch: int, end: dict[str, Any], verdict: Verdict
+) -> None:
+    study = hands.study()
+    hands.enqueue(study, [0, 1])
+    claim, other = hands.claim(2)
+    assert hands.report([claim, other], epoch, **end)[claim.run_id] is verdict
+    before = records.runs(hands.engine, study.id), records.epochs(hands.engine, study.id)
+
+    assert hands.report(claim, epoch, **end) == {claim.run_id: verdict}
+    assert hands.report(claim, epoch + 1) == {claim.run_id: Verdict.LOST}
+    after = records.runs(hands.engine, study.id), records.epochs(hands.engine, study.id)
+    assert after == before
 
 
 def test_an_expired_lease_still_writes_while_nobody_else_wants_the_run(hands: Any) -> None:

@@ -218,6 +218,17 @@ def test_a_live_lease_is_not_reaped(hands: Any) -> None:
     assert hands.run(claim.run_id).state is RunState.RUNNING
 
 
+def test_a_server_that_has_just_come_up_takes_no_lease(hands: Any) -> None:
+    hands.enqueue(hands.study(), [0])
+    (claim,) = hands.claim()
+    hands.expire(claim)
+    with hands.engine.connect() as connection:
+        up = text("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())")
+        seconds = float(connection.scalar(up))
+    assert queue.reap(hands.engine, settling_seconds=seconds + 3600) == []
+    assert queue.reap(hands.engine, settling_seconds=seconds / 2) == [claim.run_id]
+
+
 def test_reapers_at_once_return_each_run_exactly_once(hands: Any) -> None:
     hands.enqueue(hands.study(), range(100))
     claims = hands.claim(100, preferred_width=100, max_width=100)

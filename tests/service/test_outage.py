@@ -1,0 +1,237 @@
+"""PostgreSQL goes away while a worker trains: what was trained is not lost, and nothing doubles."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+
+from cubeopt.db import queue, records
+from cubeopt.db.engine import optuna_url
+from cubeopt.db.records import StudyRecord
+from cubeopt.db.tables import EndClass, RunState, StudyState
+from cubeopt.errors import CheckpointError, StorageLostError
+from cubeopt.search import mirror
+from cubeopt.service.coordinator import Coordinator
+from cubeopt.service.events import Event, Happening
+from cubeopt.service.shelf import Shelf
+from cubeopt.training.loop import PackRun
+
+from .conftest import Create, Work
+
+PACK = 4
+STEPS = 10  # of an epoch
+RUNGS = {"epochs": [1, 2, 3], "reduction_factor": 2.0}
+
+
+class Door:
+    """The way into one database: shut, it throws everybody out and lets nobody in."""
+
+    def __init__(self, url: str) -> None:
+        self._name = url.partition("?")[0].rpartition("/")[2]
+        self._url = url.replace(f"/{self._name}?", "/postgres?")
+
+    def shut(self) -> None:
+        self._say(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS false")
+        self._say(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self._name}'"
+        )
+
+    def open(self) -> None:
+        self._say(f"ALTER DATABASE {self._name} ALLOW_CONNECTIONS true")
+
+    def _say(self, statement: str) -> None:
+        with psycopg.connect(self._url, autocommit=True) as session:
+            session.execute(statement)
+
+
+@pytest.fixture
+def door(database_url: str) -> Door:
+    return Door(database_url)
+
+
+@pytest.fixture
+def asked(engine: Engine, create: Create) -> Callable[..., StudyRecord]:
+    """Create the tiny study, with all its trials in the queue and no coordinator."""
+
+    def made(**changes: Any) -> StudyRecord:
+        values = {"rungs": RUNGS, "budget": {"trials": PACK}, "promotion": {"top": 0}, **changes}
+        record = create(**values)
+        storage = mirror.open_storage(optuna_url(engine))
+        Coordinator(engine, storage).tick()
+        storage.engine.dispose()
+        assert records.counts(engine, record.id)[RunState.WAITING] == PACK
+        return record
+
+    return made
+
+
+def found(engine: Engine, record: StudyRecord) -> list[Any]:
+    """What became of a study, without times."""
+    assert records.study(engine, record.name).state is StudyState.COMPLETE
+    runs = [
+        (run.trial_number, run.kind, run.state, run.epoch, run.value)
+        for run in records.runs(engine, record.id)
+    ]
+    epochs = [
+        (each.trial_number, each.epoch, each.value) for each in records.epochs(engine, record.id)
+    ]
+    return [runs, epochs]
+
+
+def after_steps(monkeypatch: pytest.MonkeyPatch, actions: dict[int, Callable[[], None]]) -> None:
+    """Do each action once, when a pack has trained so many steps."""
+    step, count = PackRun.step, 0
+
+    def counted(self: PackRun) -> Any:
+        nonlocal count
+        ends = step(self)
+        if self.busy:
+            count += 1
+        if count in actions:
+            actions.pop(count)()
+        return ends
+
+    monkeypatch.setattr(PackRun, "step", counted)
+
+
+@pytest.mark.parametrize("rule", ["none", "asha"])
+def test_training_goes_on_without_a_storage_and_all_reports_are_heard_in_the_end(
+    engine: Engine,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    door: Door,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: str,
+) -> None:
+    rungs = {**RUNGS, "rule": rule}
+    calm = asked(name="calm", rungs=rungs)
+    work(pack=PACK)
+    record = asked(rungs=rungs)
+    opened: list[int] = []
+
+    def open_again() -> None:
+        opened.append(len(records_of_outage))
+        door.open()
+
+    records_of_outage: list[Event] = []
+    # In the middle of the first epoch, and when all have trained to their last.
+    timer = threading.Timer(2.0, open_again)
+    after_steps(monkeypatch, {STEPS // 2: door.shut, 3 * STEPS - 1: timer.start})
+    told = work(pack=PACK, lease_seconds=60.0, tell=records_of_outage.append)
+    assert opened == [PACK]  # nothing but the starts was told before the storage was back
+    assert found(engine, record) == found(engine, calm)
+    attempts = records.attempts(engine, record.id)
+    assert len(attempts) == PACK
+    ends = {each.end_class for each in attempts}
+    assert ends == ({EndClass.DONE} if rule == "none" else {EndClass.DONE, EndClass.PRUNED})
+    assert Happening.ABANDONED not in {event.what for event in told}
+
+
+def test_without_a_storage_for_longer_than_the_lease_the_worker_stops_and_nothing_doubles(
+    engine: Engine,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    door: Door,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calm = asked(name="calm")
+    work(pack=PACK)
+    record = asked()
+    after_steps(monkeypatch, {STEPS + STEPS // 2: door.shut})
+    told: list[Event] = []
+    with pytest.raises(StorageLostError, match=r"has not answered for \d s, and this worker waits"):
+        work(pack=PACK, lease_seconds=2.0, tell=told.append)
+    assert [event.what for event in told].count(Happening.ABANDONED) >= 1
+    door.open()
+    queue.reap(engine)
+    work(pack=PACK)
+    assert found(engine, record) == found(engine, calm)
+    ends = [each.end_class for each in records.attempts(engine, record.id)]
+    assert EndClass.LOST in ends
+    assert set(ends) <= {EndClass.LOST, EndClass.DONE, EndClass.PRUNED}
+
+
+def test_a_worker_that_may_wait_outlives_an_outage_longer_than_its_lease(
+    engine: Engine,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    door: Door,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calm = asked(name="calm")
+    work(pack=PACK)
+    record = asked()
+    after_steps(monkeypatch, {STEPS + STEPS // 2: door.shut})
+    timers = []
+
+    def tell(event: Event) -> None:
+        if event.what is Happening.ABANDONED and not timers:
+            timers.append(threading.Timer(1.0, door.open))
+            timers[0].start()
+
+    told = work(pack=PACK, lease_seconds=2.0, outage_seconds=600.0, tell=tell)
+    assert timers
+    assert found(engine, record) == found(engine, calm)
+    started = [event for event in told if event.what is Happening.STARTED]
+    assert len(started) > PACK
+
+
+def test_a_worker_told_to_leave_while_the_storage_is_gone_leaves(
+    engine: Engine,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    door: Door,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    record = asked()
+    stop = threading.Event()
+    after_steps(monkeypatch, {STEPS + 2: door.shut, 2 * STEPS + 2: stop.set})
+    work(stop, pack=PACK)
+    assert "leases will expire" in caplog.text
+    door.open()
+    runs = records.runs(engine, record.id)
+    assert {run.epoch for run in runs} == {1}
+    assert RunState.RUNNING in {run.state for run in runs}
+
+
+def test_a_worker_that_cannot_write_begins_nothing(
+    engine: Engine,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    settings: Any,
+) -> None:
+    record = asked()
+    settings.checkpoints_dir.write_text("a file where the folder should be")
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoints to .*/checkpoints: "):
+        work()
+    assert records.attempts(engine, record.id) == []
+
+
+def test_a_worker_whose_disk_fails_gives_its_runs_back_and_says_why(
+    engine: Engine,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = asked(rungs={"epochs": [1, 2, 3], "rule": "none"})
+    put, written = Shelf.put, []
+
+    def full(self: Shelf, *arguments: Any) -> str:
+        if len(written) == PACK + 1:  # within the second epoch's reports
+            raise CheckpointError("cannot write: No space left on device")
+        written.append(None)
+        return put(self, *arguments)
+
+    monkeypatch.setattr(Shelf, "put", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        work(pack=PACK)
+    runs = records.runs(engine, record.id)
+    assert {(run.state, run.epoch, run.checkpoint_epoch) for run in runs} == {
+        (RunState.WAITING, 1, 1)
+    }
+    ends = {each.end_class for each in records.attempts(engine, record.id)}
+    assert ends == {EndClass.PREEMPTED}
