@@ -33,7 +33,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
 chaos: .venv/installed-dev
-	$(BIN)/python -m pytest tests/chaos -m long -s
+	$(BIN)/python -m pytest tests/acceptance tests/chaos -m long -s
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

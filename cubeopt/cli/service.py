@@ -147,8 +147,9 @@ def coordinator(
                     if service.coordinate(engine, stop) or hosted:
                         break
                 except StorageLostError as error:
-                    if hosted:
-                        raise
+                    if hosted:  # by a worker, which will start another
+                        logger.warning("the coordinator ends: %s", error)
+                        raise typer.Exit(error.exit_code) from error
                     logger.warning("trying again: %s", error)
                 stop.wait(_STANDBY_SECONDS)
 

@@ -47,15 +47,19 @@ def create(
         # torch is loaded only here, after the file has been found good.
         from cubeopt.service import studies
 
-        record = studies.existing(engine, spec)
-        if record is not None and not exist_ok:
+        record, made = studies.existing(engine, spec), False
+        if record is None:
+            try:
+                record, made = studies.create(engine, loaded, spec), True
+            except StudyError:
+                record = studies.existing(engine, spec)
+                if record is None:
+                    raise
+        if not made and not exist_ok:
             raise StudyError(
                 f"a study {spec.name!r} exists already, made from an equal file; give this one "
                 "another name with --name, or accept that one with --exist-ok"
             )
-        made = record is None
-        if record is None:
-            record = studies.create(engine, loaded, spec)
     row = {
         "name": record.name,
         "created": made,

@@ -146,7 +146,7 @@ class Pack:
             try:
                 verdicts = leases.report(self._station.engine, list(first.values()), _decide)
             except StorageLostError as error:
-                logger.warning("reports of %d runs wait: %s", len(first), error)
+                logger.debug("reports of %d runs wait: %s", len(first), error)
                 heart.alarm()
                 return
             for slot, written in first.items():

@@ -105,7 +105,7 @@ class Worker:
                         break
                     self._host.ensure()
                 except StorageLostError as error:
-                    logger.warning("%s", error)
+                    logger.debug("waiting: %s", error)
                     heart.alarm()
                 self._stop.wait(_IDLE_SECONDS)
                 self._sit_out()
@@ -237,11 +237,10 @@ class Worker:
             try:
                 if ends or pack.waits:
                     pack.report(ends)
-                    self._refill(pack, claims[0])
-                    self._host.ensure()
+                    self._between_epochs(pack, claims[0])
                 pack.give_back(self._ear.recalled)
             except StorageLostError as error:
-                logger.warning("training goes on: %s", error)
+                logger.debug("training goes on: %s", error)
                 self._station.heart.alarm()
             except CheckpointError:
                 pack.put_back()  # another worker may have room for them
@@ -255,8 +254,11 @@ class Worker:
         feed = self._feed(spec, first.dataset_fingerprint)
         return PackRun(spec.shape, first.width, feed)
 
-    def _refill(self, pack: Pack, first: Claim) -> None:
-        """Waiting runs of this shape take the places that have become free."""
+    def _between_epochs(self, pack: Pack, first: Claim) -> None:
+        """Waiting runs of this shape take the places that have become free; somebody leads."""
+        if self._station.heart.unheard:
+            return
+        self._host.ensure()
         if pack.places and not self._leaves:
             key, width = first.pack_key, first.width
             pack.place(self._claim(pack.places, width, pack_key=key, width=width))

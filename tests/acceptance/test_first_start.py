@@ -1,6 +1,7 @@
 """On a fresh machine, whoever comes first makes what all need."""
 
 import psutil
+import pytest
 from sqlalchemy import text
 
 from cubeopt.db import embedded, leader, records
@@ -9,28 +10,29 @@ from cubeopt.db.tables import SCHEMA
 
 from .conftest import site, until
 
-WORKERS = 4
 
-
-def test_workers_that_start_at_once_on_an_empty_folder_share_one_server_and_one_schema(tmp_path):
+@pytest.mark.parametrize("count", [4, pytest.param(16, marks=pytest.mark.long)])
+def test_workers_that_start_at_once_on_an_empty_folder_share_one_server_and_one_schema(
+    tmp_path, count
+):
     folder = tmp_path / "storage" / "pg"
     with site(tmp_path / "storage") as fresh:
         try:
-            workers = [fresh.worker() for _ in range(WORKERS)]
+            workers = [fresh.worker() for _ in range(count)]
             until(lambda: embedded.status(folder).running, 120)
             engine = db_engine.create(embedded.address(folder, start=False))
 
             def all_live():
-                assert [each.poll() for each in workers] == [None] * WORKERS, [
+                assert [each.poll() for each in workers] == [None] * count, [
                     fresh.said(each) for each in workers
                 ]
                 with engine.connect() as connection:
                     query = "SELECT to_regclass('cubeopt.workers') IS NOT NULL"
                     if not connection.scalar(text(query)):
                         return False
-                return len(records.workers(engine)) == WORKERS
+                return len(records.workers(engine)) == count
 
-            until(all_live, 120)
+            until(all_live, 300)
             until(lambda: leader.lives(engine))
             assert {each.pid for each in records.workers(engine)} == {w.pid for w in workers}
             with engine.connect() as connection:
@@ -47,7 +49,7 @@ def test_workers_that_start_at_once_on_an_empty_folder_share_one_server_and_one_
             assert len([pid for pid, parent in servers.items() if parent not in servers]) == 1
             for worker in workers:
                 worker.terminate()
-            assert [fresh.ended(each, 20) for each in workers] == [0] * WORKERS
+            assert [fresh.ended(each, 20) for each in workers] == [0] * count
             assert fresh.processes() == []
             assert not leader.lives(engine)
             engine.dispose()
