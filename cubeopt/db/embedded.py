@@ -82,6 +82,23 @@ def address(pg_dir: Path, start: bool = True) -> str:
             return _url(pg_dir)
 
 
+def revive(pg_dir: Path) -> bool:
+    """Start the server of *pg_dir* again if it was killed; whether it was.
+
+    One that was stopped stays so.
+    """
+    pg_dir = pg_dir.expanduser().resolve()
+    with _os_errors(pg_dir):
+        if _pid(pg_dir) is None or _lives(pg_dir):  # a server that is stopped takes its file away
+            return False
+        with _locked(pg_dir):
+            if _pid(pg_dir) is None or _lives(pg_dir):
+                return False
+            logger.warning("the embedded PostgreSQL in %s was killed; it is started again", pg_dir)
+            _start(pg_dir)
+            return True
+
+
 def stop(pg_dir: Path) -> bool:
     """Stop the server of *pg_dir*, ending its connections; whether it ran."""
     pg_dir = pg_dir.expanduser().resolve()

@@ -4,8 +4,9 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
-from cubeopt.db import leases
+from cubeopt.db import embedded, leases
 from cubeopt.db.engine import Engine
 from cubeopt.db.leases import Lease
 from cubeopt.errors import StorageError
@@ -23,9 +24,17 @@ class Heartbeat(Companion):
     It alone asks whether a storage that was gone is there again: all others wait for its word.
     """
 
-    def __init__(self, engine: Engine, worker_id: int, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        worker_id: int,
+        lease_seconds: float,
+        pg_dir: Path | None = None,
+    ) -> None:
+        """*pg_dir* is of a server that is ours to start again, should it be killed."""
         super().__init__("heartbeat")
         self._engine, self._worker_id, self._seconds = engine, worker_id, lease_seconds
+        self._pg_dir = pg_dir
         self._leases: dict[int, Lease] = {}
         self._lost: set[Lease] = set()
         self._guard = threading.Lock()
@@ -87,6 +96,7 @@ class Heartbeat(Companion):
                 if not failing:
                     logger.warning("heartbeat failed; training goes on: %s", error)
                 failing = self._unheard = True
+                self._revive()
                 continue
             if failing:
                 logger.warning("the storage answers again, after %.0f s", sent - self._heard)
@@ -97,3 +107,11 @@ class Heartbeat(Companion):
                     for lease in held
                     if lease.run_id not in ours and self._leases.get(lease.run_id) == lease
                 }
+
+    def _revive(self) -> None:
+        if self._pg_dir is None:
+            return
+        try:
+            embedded.revive(self._pg_dir)
+        except StorageError as error:
+            logger.warning("%s", error)

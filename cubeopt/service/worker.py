@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ class Worker:
         shelf = Shelf(self._settings.checkpoints_dir, self._options.provenance)
         shelf.check()
         with (
-            Heartbeat(self._engine, worker_id, options.lease_seconds) as heart,
+            Heartbeat(self._engine, worker_id, options.lease_seconds, self._own_server) as heart,
             Grace(self._engine, worker_id, heart, self._stop, options.grace_seconds),
             CoordinatorHost(self._engine) as self._host,
             Ear(self._engine, worker_id, heart) as self._ear,
@@ -113,6 +114,11 @@ class Worker:
             queue.retire(self._engine, worker_id)
         except StorageLostError as error:
             logger.warning("left without a word, leases will expire: %s", error)
+
+    @property
+    def _own_server(self) -> Path | None:
+        """The folder of the embedded server, if we use it."""
+        return self._settings.pg_dir if self._settings.database_url is None else None
 
     def _sit_out(self) -> None:
         """Wait for a storage that is gone; StorageLostError when that takes too long."""

@@ -29,11 +29,18 @@ class Battlefield(Scene):
         return self.home / "pg"
 
     def stop_server(self) -> None:
-        """End PostgreSQL as a loss of power would: nothing is written, nobody is told."""
+        """End PostgreSQL at once (an immediate shutdown): it recovers at its next start."""
+        self._end_server(signal.SIGQUIT)
+
+    def kill_server(self) -> None:
+        """End PostgreSQL as the system does when memory runs out."""
+        self._end_server(signal.SIGKILL)
+
+    def _end_server(self, how: signal.Signals) -> None:
         pid = embedded.status(self.pg_dir).pid
         assert pid is not None
         server = psutil.Process(pid)
-        os.kill(pid, signal.SIGQUIT)
+        os.kill(pid, how)
         server.wait(60)
 
     def start_server(self) -> None:

@@ -23,6 +23,7 @@ from ..acceptance.conftest import LEASE_SECONDS
 from .conftest import Battlefield
 
 _PATIENCE_SECONDS = 120  # of a worker with a server that starts again
+_STORAGE_ERROR = 3  # the exit code
 _READ_ONLY = "mount --bind {0} {0} && mount -o remount,ro,bind {0}"
 
 
@@ -100,6 +101,9 @@ class Storm:
                 assert code == 1, self.scene.said(worker)
                 assert "Read-only file system" in self.scene.said(worker)
                 self.counts["workers that left a read-only disk"] += 1
+            elif code == _STORAGE_ERROR:  # it was started while no server was there
+                assert "starts" not in self.scene.said(worker), self.scene.said(worker)
+                self.counts["workers that found no server"] += 1
             else:
                 assert code == -signal.SIGKILL, self.scene.said(worker)
         while len(self.workers) < self.plan.workers and not self._over():

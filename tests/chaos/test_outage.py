@@ -70,3 +70,19 @@ def test_gone_for_longer_than_the_lease_workers_stop_with_one_line_and_nothing_d
         assert scene.ended(again) == 0, scene.said(again)
         check_whole(scene)
         assert scene.outcome() == calm
+
+
+def test_an_embedded_server_that_was_killed_is_started_again_by_a_worker(
+    tiny_dataset: Path, peace: Callable[[int, int], dict[str, Any]]
+) -> None:
+    calm = peace(TRIALS, 1)
+    with battlefield(tiny_dataset, TRIALS, 1) as scene:
+        url, scene.url = scene.url, None  # the workers find the server by its folder
+        worker = scene.start(*COMMON)
+        scene.url = url
+        in_full_swing(scene)
+        scene.kill_server()
+        assert scene.ended(worker) == 0, scene.said(worker)
+        assert "was killed; it is started again" in scene.said(worker)
+        check_whole(scene)
+        assert scene.outcome() == calm
