@@ -19,8 +19,9 @@ from cubeopt.db import queue, records
 from cubeopt.db.engine import Engine
 from cubeopt.db.leases import Lease
 from cubeopt.db.queue import Claim, Waiting
-from cubeopt.db.tables import StudyState
-from cubeopt.errors import CubeoptError, DataError, DeviceLostError
+from cubeopt.errors import CubeoptError, DataError, DeviceLostError, RefusedError
+from cubeopt.service import admission
+from cubeopt.service.admission import Admission
 from cubeopt.service.ear import Ear
 from cubeopt.service.events import Event
 from cubeopt.service.grace import Grace
@@ -73,12 +74,19 @@ class Worker:
         self._stop, self._tell = stop, tell
         self._feeds: dict[tuple[str, tuple[Task, ...]], Feed] = {}
         self._widths: dict[str, int] = {}
+        code_version = str(options.provenance["code_version"])
+        self._admission = Admission(engine, settings, code_version, options.study)
 
     def run(self) -> None:
-        """Work until stopped or drained, or with until_done until no study is running."""
+        """Work until stopped or drained, or with until_done until no study is running.
+
+        Raises RefusedError when the only study to work on, or with until_done all that are left,
+        are not for this worker's data or code.
+        """
         options = self._options
         if options.study is not None:
             records.study(self._engine, options.study)
+        self._admission.studies()
         who = options.name, options.host, options.pid, options.device_name
         worker_id = queue.register(self._engine, *who, options.provenance)
         with (
@@ -91,11 +99,13 @@ class Worker:
             while not self._leaves:
                 if self._work():
                     continue
-                if options.until_done and not self._running_studies():
+                if options.until_done and self._done():
                     break
                 self._host.ensure()
                 self._stop.wait(_IDLE_SECONDS)
         queue.retire(self._engine, worker_id)
+        if not self._leaves and (refused := self._admission.refused(self._running_studies())):
+            raise RefusedError("; ".join(refused))
 
     @property
     def _leaves(self) -> bool:
@@ -112,35 +122,44 @@ class Worker:
             tell=self._tell,
         )
 
-    def _running_studies(self) -> list[str]:
-        return [
-            each.name
-            for each in records.studies(self._engine)
-            if each.state == StudyState.RUNNING and self._options.study in (None, each.name)
-        ]
+    def _running_studies(self) -> set[int]:
+        return {
+            each.id
+            for each in records.running(self._engine)
+            if self._options.study in (None, each.name)
+        }
+
+    def _done(self) -> bool:
+        """Whether no study is running that this worker may work on."""
+        running = self._running_studies()
+        return len(running) == len(self._admission.refused(running))
 
     def _work(self) -> bool:
         """Train one pack until it is empty; False when nothing waits."""
-        width = self._width()
-        if width is None:
+        first = queue.first_waiting(
+            self._engine, self._options.study, admitted=self._admission.studies()
+        )
+        if first is None:
             return False
-        claims = self._claim(limit=self._options.pack or width, preferred_width=width)
-        if not claims:
-            return False
+        study_id, claims = first.study_id, list[Claim]()
         try:
-            self._train(claims)
+            width = self._width(first)
+            claims = self._claim(limit=self._options.pack or width, preferred_width=width)
+            if claims:
+                study_id = claims[0].study_id
+                self._train(claims)
+        except DataError as error:
+            self._admission.refuse(study_id, str(error))
+            return True
         finally:
             self._station.heart.drop(_leases(claims))
-        return True
+        return bool(claims)
 
-    def _width(self) -> int | None:
-        """The width to begin a pack with; None when nothing waits.
+    def _width(self, first: Waiting) -> int:
+        """The width to begin a pack with.
 
         It is the one asked for, else measured, and half of that where memory ran out.
         """
-        first = queue.first_waiting(self._engine, self._options.study)
-        if first is None:
-            return None
         if self._options.pack is None and first.width is not None:
             return first.width
         if first.pack_key not in self._widths:
@@ -176,6 +195,7 @@ class Worker:
             study=self._options.study,
             pack_key=pack_key,
             width=width,
+            admitted=self._admission.studies(),
         )
         self._station.heart.hold(_leases(claims))
         return claims
@@ -236,11 +256,8 @@ class Worker:
             folder = self._settings.dataset_dir(spec.plan.dataset)
             loaded = dataset.load(folder)
             if loaded.fingerprint != fingerprint:
-                raise DataError(
-                    f"the dataset in {folder} has fingerprint {loaded.fingerprint[:12]}, but the "
-                    f"study was created with {fingerprint[:12]}; build that dataset again, or "
-                    "create a new study"
-                )
+                found = admission.other_fingerprint(folder, loaded.fingerprint, fingerprint)
+                raise DataError(found)
             start = time.perf_counter()
             self._feeds[key] = Feed(loaded, spec.plan.task, self._options.device)
             where = "on the device" if self._feeds[key].table.resident else "left in its file"

@@ -9,7 +9,7 @@ from cubeopt import trial
 from cubeopt.data import dataset
 from cubeopt.db import queue, records
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
-from cubeopt.errors import DataError, DeviceLostError, UnknownNameError
+from cubeopt.errors import DeviceLostError, UnknownNameError
 from cubeopt.service.events import Happening
 from cubeopt.training import checkpoint
 from cubeopt.training.feed import Feed
@@ -134,29 +134,6 @@ def test_results_do_not_depend_on_interruptions(engine, create, work):
         for r in (calm, troubled)
     ]
     assert values[0] == values[1]
-
-
-def test_another_dataset_than_the_studys_is_refused_and_nothing_is_lost(
-    engine, settings, create, work
-):
-    record = create()
-    with coordinating(engine):
-        while not records.runs(engine, record.id):
-            pass
-        tensors = settings.data_dir / "tiny"
-        _replace_dataset(tensors)
-        with pytest.raises(DataError, match=r"has fingerprint .* but the study was created with"):
-            work()
-    runs = records.runs(engine, record.id)
-    assert {run.state for run in runs} == {RunState.WAITING}
-
-
-def _replace_dataset(folder):
-    from cubeopt.data.building import unify
-
-    rows = torch.nn.functional.normalize(torch.randn(60, 24), dim=1)
-    torch.save(rows, folder.parent / "other.pt")
-    unify.build([folder.parent / "other.pt"], folder, unify.BuildOptions(width=24))
 
 
 def test_a_run_whose_training_raises_is_retried_and_then_failed_with_its_traceback(
