@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,17 +47,17 @@ class CoordinatorHost:
         if now - self._checked < _CHECK_SECONDS:
             return
         self._checked = now
-        starting = self._child is not None and self._child.poll() is None
-        if starting and now - self._started < _START_SECONDS:
-            return
         if leader.lives(self._engine):
             self._failures = 0
             return
-        self._start(now)
+        starting = self._child is not None and self._child.poll() is None
+        if not starting or now - self._started >= _START_SECONDS:
+            self._start(now)
 
     def _start(self, now: float) -> None:
         if self._child is not None:
-            self._failures += self._child.poll() not in (None, 0)
+            # One that was killed has made no error.
+            self._failures += self._child.poll() not in (None, 0, -signal.SIGKILL)
             self._end()
         if self._failures >= _FAILURES:
             raise StorageError(

@@ -221,9 +221,9 @@ class Worker:
                 self._learn(claims[0], error)
                 return
             pack.drop_lost()
+            self._host.ensure()
             if ends:
                 pack.report(ends)
-                self._host.ensure()
                 self._refill(pack, claims[0])
             pack.give_back(self._ear.recalled)
         pack.release()
