@@ -38,7 +38,7 @@ def _words(process):
 
 @pytest.fixture
 def long_study(scene):
-    """A study whose epochs take longer than it may take until another leads."""
+    """A study that does not end while we look."""
     content = {**STUDY, "name": "long", "base": {**STUDY["base"], "epochs": 1000}}
     content["rungs"] = {"epochs": [1000]}
     file = scene.home / "long.yaml"

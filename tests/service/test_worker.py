@@ -11,6 +11,7 @@ from cubeopt.db import queue, records
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
 from cubeopt.errors import DeviceLostError, UnknownNameError
 from cubeopt.service.events import Happening
+from cubeopt.service.host import CoordinatorHost
 from cubeopt.training import checkpoint
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import PackRun
@@ -134,6 +135,20 @@ def test_results_do_not_depend_on_interruptions(engine, create, work):
         for r in (calm, troubled)
     ]
     assert values[0] == values[1]
+
+
+def test_the_coordinator_is_looked_after_at_every_step_not_only_between_epochs(
+    create, engine, work, monkeypatch
+):
+    create(budget={"trials": 1}, promotion={"top": 0})
+    happened, step = [], PackRun.step
+    monkeypatch.setattr(PackRun, "step", lambda run: happened.append("step") or step(run))
+    monkeypatch.setattr(CoordinatorHost, "ensure", lambda host: happened.append("look"))
+    with coordinating(engine):
+        work()
+    steps = [at for at, what in enumerate(happened) if what == "step"]
+    assert len(steps) > 3
+    assert {happened[at + 1] for at in steps} == {"look"}
 
 
 def test_a_run_whose_training_raises_is_retried_and_then_failed_with_its_traceback(
