@@ -176,9 +176,16 @@ def studies(engine: Engine) -> list[StudyRecord]:
     return _read(engine, select(_studies).order_by(_studies.c.id), StudyRecord)
 
 
-def running(engine: Engine, known: Collection[int] = ()) -> list[StudyRecord]:
-    """The studies that run, the oldest first, without those whose ids are *known*."""
+def running(
+    engine: Engine, only: str | None = None, known: Collection[int] = ()
+) -> list[StudyRecord]:
+    """The studies that run, the oldest first, without those whose ids are *known*.
+
+    With *only* at most the one of this name.
+    """
     chosen = and_(_studies.c.state == StudyState.RUNNING, _studies.c.id.not_in(known))
+    if only is not None:
+        chosen = and_(chosen, _studies.c.name == only)
     return _read(engine, select(_studies).where(chosen).order_by(_studies.c.id), StudyRecord)
 
 

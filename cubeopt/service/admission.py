@@ -52,9 +52,9 @@ class Admission:
         Raises RefusedError when the only study to work on is refused.
         """
         self._look_again()
-        for record in records.running(self._engine, {*self._admitted, *self._refused}):
-            if self._only in (None, record.name):
-                self._judge(record)
+        known = {*self._admitted, *self._refused}
+        for record in records.running(self._engine, self._only, known):
+            self._judge(record)
         return list(self._admitted)
 
     def refuse(self, study_id: int, reason: str) -> None:

@@ -123,11 +123,7 @@ class Worker:
         )
 
     def _running_studies(self) -> set[int]:
-        return {
-            each.id
-            for each in records.running(self._engine)
-            if self._options.study in (None, each.name)
-        }
+        return {each.id for each in records.running(self._engine, self._options.study)}
 
     def _done(self) -> bool:
         """Whether no study is running that this worker may work on."""
