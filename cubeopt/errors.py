@@ -8,6 +8,7 @@ Every error a person can meet.
     + DataError
       > WidthError
     + DeviceError
+    + RefusedError
     + UnknownNameError
     + StateError
   - CheckpointError
@@ -57,6 +58,10 @@ class WidthError(DataError):
 
 class DeviceError(InputError):
     """The machine does not have the device that was asked for."""
+
+
+class RefusedError(InputError):
+    """A study does not take this worker: its data or its code are not the study's."""
 
 
 class UnknownNameError(InputError):

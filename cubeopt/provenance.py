@@ -11,20 +11,30 @@ from cubeopt import __version__
 from cubeopt.settings import PACKAGE_DIR
 
 _GIT_SECONDS = 5
+_SOURCE = "+src."  # what stands before the digest of the source files
 
 
 @cache
 def code_version() -> str:
-    """The version of the package; in a git clone also the commit and a mark of changed code.
+    """The version of the package, in a git clone the commit, and a digest of the source files.
 
-    For example 0.1.0, 0.1.0+1f2e3d4c5b6a or 0.1.0+1f2e3d4c5b6a+dirty.9a8b7c6d.
+    For example 0.1.0+src.2c26b46b68ff, 0.1.0+1f2e3d4c5b6a+src.2c26b46b68ff, or with changes that
+    are not committed 0.1.0+1f2e3d4c5b6a+dirty.9a8b7c6d+src.fcde2b2edba5.
     """
     commit = _git("rev-parse", "--short=12", "HEAD")
     if commit is None:
-        return __version__
+        return f"{__version__}{_SOURCE}{_source()}"
     changes = _changes()
     dirty = f"+dirty.{hashlib.sha256(changes).hexdigest()[:8]}" if changes else ""
-    return f"{__version__}+{commit.decode().strip()}{dirty}"
+    return f"{__version__}+{commit.decode().strip()}{dirty}{_SOURCE}{_source()}"
+
+
+def source_of(version: str) -> str:
+    """What code versions of equal source files have in common, be it from a clone or a wheel.
+
+    It is the digest; of the versions of earlier releases, which have none, the whole.
+    """
+    return version.partition(_SOURCE)[2] or version
 
 
 def hardware() -> dict[str, str | int]:
@@ -35,6 +45,16 @@ def hardware() -> dict[str, str | int]:
         "machine": platform.machine(),
         "platform": platform.platform(),
     }
+
+
+def _source() -> str:
+    """A digest of the names and contents of the package's Python files."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE_DIR.rglob("*.py")):
+        content = path.read_bytes()
+        name = path.relative_to(PACKAGE_DIR).as_posix()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:12]
 
 
 def _changes() -> bytes:

@@ -1,16 +1,11 @@
 """The files of a deployment, tried without Docker: by our own parser and a real PostgreSQL."""
 
 import os
-import pwd
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +16,10 @@ import yaml
 
 import cubeopt
 from cubeopt.cli import main
-from cubeopt.db import embedded
 
-ROOT = Path(__file__).parent.parent
+from .deployment import PASSWORD, ROOT, SERVER, Server, cluster
+
 COMPOSE = ROOT / "docker-compose.yml"
-SERVER = ROOT / "storage" / "postgresql"
-PASSWORD = 'it\'s "quoted" \\ and $dear'
 OURS = ("coordinator", "worker", "dashboard")
 
 
@@ -103,91 +96,17 @@ def test_the_image_is_given_every_file_that_it_copies() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-@dataclass(frozen=True)
-class Server:
-    """A server set up as the image of PostgreSQL does it, from our files."""
-
-    folder: Path
-    port: int
-    owner: pwd.struct_passwd | None  # as root: PostgreSQL runs as somebody else
-
-    @property
-    def settings(self) -> list[str]:
-        return ["-c", f"config_file={self.folder}/postgresql.conf"]
-
-    def run(self, *command: str | Path, **environment: str) -> str:
-        """What *command* prints; it must succeed."""
-        as_user = {}
-        if self.owner:
-            as_user = {"user": self.owner.pw_uid, "group": self.owner.pw_gid, "extra_groups": []}
-        programs = embedded._program("postgres").parent
-        # A file, not a pipe: the server inherits it and keeps it open.
-        with tempfile.TemporaryFile("w+") as output:
-            done = subprocess.run(
-                [*map(str, command)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env={"PATH": f"{programs}:{os.environ['PATH']}", **environment},
-                **as_user,  # type: ignore[call-overload]
-            )
-            output.seek(0)
-            said: str = output.read()
-        assert done.returncode == 0, said
-        return said
-
-    @contextmanager
-    def running(self, *settings: str) -> Iterator[None]:
-        """Serve from our settings file, with *settings* on top, as the image does."""
-        options = [*self.settings, "-c", f"unix_socket_directories={self.folder}"]
-        options += [
-            "-c",
-            f"port={self.port}",
-            *(word for each in settings for word in ("-c", each)),
-        ]
-        data, log = str(self.folder / "data"), str(self.folder / "log")
-        quoted = " ".join(f"'{option}'" for option in options)
-        self.run("pg_ctl", "start", "-D", data, "-l", log, "-w", "-o", quoted)
-        try:
-            yield
-        finally:
-            self.run("pg_ctl", "stop", "-D", data, "-m", "fast", "-w")
-
-
 @pytest.fixture(scope="module")
 def server(server_url: str, compose: dict[str, Any]) -> Iterator[Server]:
     """An empty server, then our init.sh, then the server for good, by TCP with passwords."""
     assert server_url  # its start has made the user and opened the way to the programs
-    folder = Path(tempfile.mkdtemp(prefix="cubeopt-"))
-    for name in ("postgresql.conf", "init.sh"):
-        shutil.copy(SERVER / name, folder)
-    owner = pwd.getpwnam("cubeopt") if os.geteuid() == 0 else None
-    if owner:
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, owner.pw_uid, owner.pw_gid)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        server = Server(folder, free.getsockname()[1], owner)
-    (folder / "password").write_text(f"{PASSWORD}\n")
-    (folder / "password").chmod(0o644)
-    server.run(
-        *("initdb", "-D", folder / "data", "-U", "postgres", "--pwfile", folder / "password"),
-        *("--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync"),
-    )
-    with server.running("listen_addresses=", "fsync=off"):
-        server.run(
-            folder / "init.sh",
-            POSTGRES_USER="postgres",
-            CUBEOPT_PASSWORD=PASSWORD,
-            PGHOST=str(folder),
-            PGPORT=str(server.port),
-        )
-        with pytest.raises(AssertionError, match="no response"):
-            server.run(*_health(compose), PGPORT=str(server.port), PGHOST=str(folder))
-    with server.running("listen_addresses=127.0.0.1", "fsync=off"):
-        yield server
-    shutil.rmtree(folder)
+    with cluster() as server:
+        with server.running("listen_addresses=", "fsync=off"):
+            server.initialise()
+            with pytest.raises(AssertionError, match="no response"):
+                server.run(*_health(compose), PGPORT=str(server.port), PGHOST=str(server.folder))
+        with server.running("listen_addresses=127.0.0.1", "fsync=off"):
+            yield server
 
 
 def test_the_server_takes_every_setting_of_our_file(server: Server) -> None:

@@ -1,6 +1,8 @@
 """Which code ran, and on what."""
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -42,7 +44,8 @@ def git(folder: Path, *arguments: str) -> str:
 
 def test_a_clean_clone_is_named_by_version_and_commit(clone: Path) -> None:
     commit = git(clone, "rev-parse", "--short=12", "HEAD")
-    assert provenance.code_version() == f"{__version__}+{commit}"
+    digest = hashlib.sha256(b"trial.py\0" + b"8\0" + b"one = 1\n").hexdigest()[:12]
+    assert provenance.code_version() == f"{__version__}+{commit}+src.{digest}"
 
 
 def test_every_change_of_the_code_has_its_own_name(clone: Path) -> None:
@@ -52,7 +55,10 @@ def test_every_change_of_the_code_has_its_own_name(clone: Path) -> None:
         provenance.code_version.cache_clear()
         names.append(provenance.code_version())
     assert len(set(names)) == 4
-    assert all(name.startswith(f"{names[0]}+dirty.") for name in names[1:])
+    version = names[0].partition("+src.")[0]
+    changed = rf"{re.escape(version)}\+dirty\..{{8}}\+src\..{{12}}"
+    assert all(re.fullmatch(changed, name) for name in names[1:])
+    assert len({name.partition("+src.")[2] for name in names}) == 4
 
 
 def test_a_change_outside_the_package_is_no_change_of_the_code(clone: Path) -> None:
@@ -63,16 +69,35 @@ def test_a_change_outside_the_package_is_no_change_of_the_code(clone: Path) -> N
 
 
 @pytest.mark.parametrize("missing", ["clone", "git", "commit"])
-def test_without_a_clone_a_git_or_a_commit_the_version_alone_names_the_code(
+def test_without_a_clone_a_git_or_a_commit_the_version_and_the_files_name_the_code(
     clone: Path, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    version, source = provenance.code_version().split("+src.")
+    assert version != __version__
+    provenance.code_version.cache_clear()
     if missing == "git":
         monkeypatch.setenv("PATH", "/nowhere")
     else:
         shutil.rmtree(clone / ".git")
     if missing == "commit":
         git(clone, "init", "--quiet")
-    assert provenance.code_version() == __version__
+    assert provenance.code_version() == f"{__version__}+src.{source}"
+    assert provenance.source_of(provenance.code_version()) == source
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("0.1.0+aaaa+src.1", "0.1.0+bbbb+dirty.2+src.1", True),
+        ("0.1.0+src.1", "0.1.0+aaaa+src.1", True),
+        ("0.1.0+aaaa+src.1", "0.1.0+aaaa+src.2", False),
+        ("0.1.0+aaaa", "0.1.0+aaaa", True),
+        ("0.1.0+aaaa", "0.1.0+aaaa+src.1", False),
+        ("0.1.0", "0.1.1", False),
+    ],
+)
+def test_code_is_the_same_when_its_files_are(one: str, other: str, same: bool) -> None:
+    assert (provenance.source_of(one) == provenance.source_of(other)) is same
 
 
 def test_the_hardware_is_named() -> None:

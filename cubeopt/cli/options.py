@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -39,10 +39,25 @@ Jobs = Annotated[
 ]
 
 
-def check_device(gpu: int | None, cpu: bool) -> None:
+def check_device(gpu: int | str | None, cpu: bool) -> None:
     """Exactly one of the two must be given."""
     if (gpu is None) == (not cpu):
         raise InputError("give either --gpu N or --cpu")
+
+
+def gpu_numbers(text: str) -> list[int]:
+    """The numbers in 0,1,3; InputError when one is none, or stands there twice."""
+    words = text.split(",")
+    for word in words:
+        if not (word.isascii() and word.isdigit()):
+            raise InputError(
+                f"--gpu takes the numbers of GPUs with commas between, as in 0,1; got {text!r}"
+            )
+    numbers = [int(word) for word in words]
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise InputError(f"--gpu {text}: GPU {number} stands there twice")
+    return numbers
 
 
 def side_by_side(jobs: int | None, gpu: int | None) -> int:
@@ -63,13 +78,15 @@ def connected(loaded: Settings) -> Iterator["Engine"]:
 
 
 @contextmanager
-def stopping() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set; a second signal leaves at once."""
+def stopping(at_once: Callable[[], None] | None = None) -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set; a second signal leaves *at_once*, which is called."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             error_console().show_cursor()  # a progress bar has hidden it
+            if at_once is not None:
+                at_once()
             os._exit(128 + number)
         stop.set()
         print("cubeopt: stopping (once more to leave at once)", file=sys.stderr)

@@ -73,7 +73,7 @@ class WorkerScreen:
     def tell(self, event: Event) -> None:
         """Show *event*."""
         claim = event.claim
-        self._look()
+        self.look()
         if event.what in (Happening.EPOCH, Happening.COMPLETE, Happening.PRUNED):
             self._epochs += 1
         if event.what in (Happening.COMPLETE, Happening.PRUNED, Happening.DIVERGED):
@@ -90,14 +90,18 @@ class WorkerScreen:
         detail = f": {event.detail}" if event.detail else ""
         full = "full run of " if claim.kind == "full" else ""
         line = f"{claim.study}: {full}trial {claim.trial_number} {what}{value}{detail}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._print(line)
+
+    def pass_on(self, label: str, line: str) -> None:
+        """Show a *line* that somebody else has printed."""
+        self._print(f"{label}: {line}")
 
     def farewell(self) -> str:
         """What this worker did."""
         seconds = time.monotonic() - self._started
         return f"{self._ended} runs ended here, {self._epochs} epochs in {seconds:.0f} s"
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Move the bars; rarely, for it asks the database."""
         now = time.monotonic()
         if not self._console.is_terminal or now - self._looked < _LOOK_SECONDS:
@@ -118,3 +122,6 @@ class WorkerScreen:
             if record.id not in self._bars:
                 self._bars[record.id] = self._progress.add_task(record.name, total=total)
             self._progress.update(self._bars[record.id], completed=ended)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -7,18 +7,34 @@ import shlex
 import socket
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cubeopt import settings
-from cubeopt.cli.options import Cpu, Gpu, Json, Storage, check_device, connected, stopping
+from cubeopt.cli import crew
+from cubeopt.cli.options import (
+    Cpu,
+    Gpu,
+    Json,
+    Storage,
+    check_device,
+    connected,
+    gpu_numbers,
+    stopping,
+)
 from cubeopt.cli.printing import error_console, print_json, say
 from cubeopt.errors import InputError, StorageLostError
 
 if TYPE_CHECKING:
     import torch
+
+    from cubeopt.service.events import Event
+
+    Tell = Callable[[Event], None]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
     """Put the commands on the top level of *app*."""
     app.command(
         short_help="Train the trials of studies.",
-        epilog="\b\nExample: cubeopt worker --gpu 0 --study cube8 --until-done",
+        epilog="\b\nExample: cubeopt worker --gpu 0,1 --study cube8 --until-done",
     )(worker)
     app.command(
         short_help="Ask for trials, promote, take back lost leases.",
@@ -46,8 +62,15 @@ def add_to(app: typer.Typer) -> None:
 
 
 def worker(
-    gpu: Gpu = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="N[,N...]", help="Train on these NVIDIA GPUs, a process for each."),
+    ] = None,
     cpu: Cpu = False,
+    jobs: Annotated[
+        int,
+        typer.Option(min=1, max=1024, metavar="N", help="With --cpu: so many processes."),
+    ] = 1,
     study: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only trials of this study.")
     ] = None,
@@ -84,21 +107,42 @@ def worker(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of this worker; else HOST-PID.")
+        str | None,
+        typer.Option(metavar="NAME", help="Of this worker; else HOST-PID. Of several: NAME-gpu0."),
     ] = None,
     storage: Storage = None,
+    hosted: Annotated[
+        bool, typer.Option("--hosted", hidden=True, help="End when standard input does.")
+    ] = False,
 ) -> None:
     """Train the trials of studies: claim packs, report each epoch, obey the rungs.
 
-    Hosts the coordinator when no other process does. Ctrl-C and SIGTERM leave checkpoints at the
-    next step, give the trials back, and end with code 0 within --grace seconds.
+    Several GPUs, or --jobs, make so many worker processes under this one: stopped together, and
+    when one dies, the others go on. A worker hosts the coordinator when no other process does.
+    Ctrl-C and SIGTERM leave checkpoints at the next step, give the trials back, and end with code
+    0 within --grace seconds.
     """
     check_device(gpu, cpu)
     width = _pack(pack)
+    numbers = gpu_numbers(gpu) if gpu is not None else []
+    if numbers and jobs > 1:
+        raise InputError("--jobs goes with --cpu; for several GPUs name them, as in --gpu 0,1")
+    if jobs > 1 or len(numbers) > 1:
+        words = _words(
+            study=study,
+            pack=pack,
+            until_done=until_done,
+            lease=lease,
+            grace=grace,
+            outage=outage,
+        )
+        raise typer.Exit(crew.work(numbers, jobs, name, words, study, settings.load(storage)))
     with stopping() as stop:
+        if hosted:
+            threading.Thread(target=_obey_input, args=(stop,), daemon=True).start()
         from cubeopt.training import device as devices
 
-        chosen = devices.prepare(gpu)
+        chosen = devices.prepare(numbers[0] if numbers else None)
         from cubeopt.cli.progress import WorkerScreen
         from cubeopt.service.worker import Options, Worker
 
@@ -122,7 +166,8 @@ def worker(
             connected(loaded) as engine,
             WorkerScreen(error_console(), engine, study) as screen,
         ):
-            Worker(engine, loaded, options, stop, screen.tell).run()
+            tell = _unheard(screen.tell) if hosted else screen.tell
+            Worker(engine, loaded, options, stop, tell).run()
     say(screen.farewell())
 
 
@@ -149,7 +194,7 @@ def coordinator(
                 except StorageLostError as error:
                     if hosted:  # by a worker, which will start another
                         logger.warning("the coordinator ends: %s", error)
-                        raise typer.Exit(error.exit_code) from error
+                        raise typer.Exit(os.EX_TEMPFAIL) from error
                     logger.warning("trying again: %s", error)
                 stop.wait(_STANDBY_SECONDS)
 
@@ -253,6 +298,35 @@ def _stop_at_end_of_input(stop: threading.Event) -> None:
     while os.read(0, 1024):
         pass
     stop.set()
+
+
+def _obey_input(stop: threading.Event) -> None:
+    """Stop at a line of the parent's, and when it is gone; then nobody reads what we say."""
+    while os.read(0, 1024):
+        stop.set()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for said in (1, 2):
+        os.dup2(nowhere, said)
+    stop.set()
+
+
+def _unheard(tell: "Tell") -> "Tell":
+    """*tell*, for who goes on to give back what he holds when nobody listens any more."""
+
+    def told(event: "Event") -> None:
+        with suppress(OSError, SystemExit):  # the latter is what rich makes of a broken pipe
+            tell(event)
+
+    return told
+
+
+def _words(**options: Any) -> tuple[str, ...]:
+    """*options* as words of a command line, without those that are not set."""
+    words: list[str] = []
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return tuple(words)
 
 
 def _provenance(device: "torch.device") -> dict[str, Any]:

@@ -131,7 +131,7 @@ def show(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     from cubeopt.report import summary
 
     found = _load(name, storage)
-    short = summary.summarize(found.study, found.trials, found.runs)
+    short = summary.summarize(found.study, found.trials, found.runs, found.attempts)
     if as_json:
         rows = summary.trial_rows(found.trials, found.runs, found.attempts)
         print_json({**short.as_json(), "runs": rows})
@@ -201,7 +201,7 @@ def figure(
     from cubeopt.report.picture import picture
 
     found = _load(name, storage)
-    short = summary.summarize(found.study, found.trials, found.runs)
+    short = summary.summarize(found.study, found.trials, found.runs, found.attempts)
     shown = picture(
         short,
         summary.trial_rows(found.trials, found.runs, found.attempts),

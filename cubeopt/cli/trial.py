@@ -45,6 +45,8 @@ def show(study: Study, number: Number, storage: Storage = None, as_json: Json = 
         _print("attempts", told["attempts"], shown)
     else:
         say("no attempt yet")
+    for line in told["unlike"]:
+        say(f"warning: {line}")
     for attempt in told["attempts"]:
         if attempt["error"]:
             say(f"{attempt['kind']} run, attempt {attempt['attempt']} ({attempt['end']}):")

@@ -31,6 +31,7 @@ class NewTrial:
 class Waiting:
     """The run that stands first in the queue, for a look before a claim."""
 
+    study_id: int
     spec: dict[str, Any]
     pack_key: str
     width: int | None  # None: the first claim decides
@@ -149,18 +150,22 @@ _PROMOTE = text("""
 """)
 
 
-def first_waiting(engine: Engine, study: str | None = None) -> Waiting | None:
+def first_waiting(
+    engine: Engine, study: str | None = None, admitted: Sequence[int] | None = None
+) -> Waiting | None:
     """The run that a claim would start from now; leases nothing."""
+    values = {"study": study, "admitted": admitted}
     with transaction(engine) as connection:
-        row = connection.execute(_FIRST_WAITING, {"study": study}).mappings().one_or_none()
+        row = connection.execute(_FIRST_WAITING, values).mappings().one_or_none()
     return Waiting(**row) if row is not None else None
 
 
 _FIRST_WAITING = text("""
-    SELECT run.spec, run.pack_key, run.width, study.dataset_fingerprint
+    SELECT study.id AS study_id, run.spec, run.pack_key, run.width, study.dataset_fingerprint
     FROM cubeopt.runs run JOIN cubeopt.studies study ON study.id = run.study_id
     WHERE run.state = 'waiting' AND study.state = 'running'
         AND study.name = coalesce(CAST(:study AS text), study.name)
+        AND coalesce(study.id = ANY(CAST(:admitted AS bigint[])), true)
     ORDER BY run.priority DESC, run.id
     LIMIT 1
 """)
@@ -178,12 +183,14 @@ def claim(
     study: str | None = None,
     pack_key: str | None = None,
     width: int | None = None,
+    admitted: Sequence[int] | None = None,
 ) -> list[Claim]:
     """Lease up to *limit* waiting runs that fit into one pack, the first in the queue deciding.
 
     The oldest run of the highest priority decides the pack key and the width: its own, fixed
     at its first claim, or *preferred_width* for a run that never began. Runs wider than
-    *max_width*, if given, are left for others. With *pack_key* and *width* (the refill of a
+    *max_width*, if given, are left for others, and so are all studies but those with the ids
+    *admitted*. With *pack_key* and *width* (the refill of a
     running pack) only runs that fit there are leased. At most as many runs come back as the
     width has places; a suspect comes alone, and never into a running pack.
     """
@@ -198,6 +205,7 @@ def claim(
         "provenance": _json(provenance),
         "study": study,
         "pack_key": pack_key,
+        "admitted": admitted,
     }
     with transaction(engine) as connection:
         rows = connection.execute(_CLAIM, values).mappings()
@@ -217,6 +225,7 @@ _CLAIM = text("""
             AND study_id IN (
                 SELECT id FROM cubeopt.studies
                 WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
+                    AND coalesce(id = ANY(CAST(:admitted AS bigint[])), true)
             )
             AND coalesce(width, :new_width) BETWEEN :least_width AND :most_width
             AND (CAST(:pack_key AS text) IS NULL OR pack_key = :pack_key AND NOT suspect)
@@ -233,6 +242,7 @@ _CLAIM = text("""
             AND run.study_id IN (
                 SELECT id FROM cubeopt.studies
                 WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
+                    AND coalesce(id = ANY(CAST(:admitted AS bigint[])), true)
             )
         ORDER BY run.priority DESC, run.id
         LIMIT (SELECT least(:limit, width) FROM leader)

@@ -1,7 +1,7 @@
 """What stands in the storage, as frozen values; and what the coordinator notes about it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -174,6 +174,19 @@ def create_study(
 def studies(engine: Engine) -> list[StudyRecord]:
     """All studies, the oldest first."""
     return _read(engine, select(_studies).order_by(_studies.c.id), StudyRecord)
+
+
+def running(
+    engine: Engine, only: str | None = None, known: Collection[int] = ()
+) -> list[StudyRecord]:
+    """The studies that run, the oldest first, without those whose ids are *known*.
+
+    With *only* at most the one of this name.
+    """
+    chosen = and_(_studies.c.state == StudyState.RUNNING, _studies.c.id.not_in(known))
+    if only is not None:
+        chosen = and_(chosen, _studies.c.name == only)
+    return _read(engine, select(_studies).where(chosen).order_by(_studies.c.id), StudyRecord)
 
 
 def study(engine: Engine, name: str) -> StudyRecord:

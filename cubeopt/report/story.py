@@ -7,6 +7,7 @@ from datetime import datetime
 from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, WorkerRecord
 from cubeopt.db.tables import RunKind, RunState
 from cubeopt.errors import UnknownNameError
+from cubeopt.report import origins
 from cubeopt.report.summary import Records, Row
 from cubeopt.search.study import Rungs, better
 
@@ -19,6 +20,7 @@ def story(found: Records, number: int, workers: Sequence[WorkerRecord]) -> Row:
         raise UnknownNameError(f"study {found.study.name!r} has no trial {number}; {known}")
     trial = trials[number]
     runs = [run for run in found.runs if run.trial_number == number]
+    attempts = [attempt for attempt in found.attempts if attempt.trial_number == number]
     names = {worker.id: worker for worker in workers}
     return {
         "study": found.study.name,
@@ -30,9 +32,8 @@ def story(found: Records, number: int, workers: Sequence[WorkerRecord]) -> Row:
         "seed": runs[0].spec.get("seed"),
         "created": trial.created_at.isoformat(),
         "runs": [_run(run) for run in runs],
-        "attempts": [
-            _attempt(attempt, names) for attempt in found.attempts if attempt.trial_number == number
-        ],
+        "attempts": [_attempt(attempt, names) for attempt in attempts],
+        "unlike": origins.unlike_attempts(attempts),
         "rungs": _rungs(found, number),
     }
 
@@ -63,6 +64,8 @@ def _attempt(attempt: AttemptRecord, workers: dict[int, WorkerRecord]) -> Row:
         "worker": worker.name,
         "host": worker.host,
         "device": attempt.device,
+        "code": origins.code(attempt),
+        "torch": origins.torch_version(attempt),
         "from_epoch": attempt.from_epoch,
         "started": attempt.started_at.isoformat(),
         "seconds": (ended - attempt.started_at).total_seconds() if ended else None,

@@ -12,7 +12,7 @@ from cubeopt.db import records
 from cubeopt.db.engine import Engine
 from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, StudyRecord, TrialRecord
 from cubeopt.db.tables import EndClass, RunKind, RunState
-from cubeopt.report import agreement
+from cubeopt.report import agreement, origins, wording
 from cubeopt.report.agreement import Agreement
 from cubeopt.search.study import Rungs, better
 
@@ -93,7 +93,10 @@ def load(engine: Engine, name: str) -> Records:
 
 
 def summarize(
-    study: StudyRecord, trials: Sequence[TrialRecord], runs: Sequence[RunRecord]
+    study: StudyRecord,
+    trials: Sequence[TrialRecord],
+    runs: Sequence[RunRecord],
+    attempts: Sequence[AttemptRecord] = (),
 ) -> Summary:
     """A study in a few numbers."""
     states = Counter(trial.state for trial in trials)
@@ -119,7 +122,7 @@ def summarize(
         },
         rungs=list(Rungs.model_validate(study.spec.get("rungs", {})).epochs),
         short_and_full=agreement.agreement(runs),
-        warnings=_warnings(study, trials, runs, best),
+        warnings=[*_warnings(study, trials, runs, best), *origins.unlike(attempts)],
         code_version=study.code_version,
         created=study.created_at.isoformat(),
         finished=study.finished_at.isoformat() if study.finished_at else None,
@@ -257,7 +260,7 @@ def _no_better_than_mean(
         if run.kind == RunKind.SHORT and run.state == RunState.COMPLETE
         if (value := _finite(run.value)) is not None and not better(value, mean, study.direction)
     ]
-    return [f"no better than {level}: {_trials(useless)}"] if useless else []
+    return [f"no better than {level}: {wording.trials(useless)}"] if useless else []
 
 
 def _identical(runs: Sequence[RunRecord]) -> list[str]:
@@ -267,8 +270,8 @@ def _identical(runs: Sequence[RunRecord]) -> list[str]:
         if run.kind == RunKind.SHORT and (value := _finite(run.value)) is not None:
             same[run.epoch, value].append(run)
     return [
-        f"{_trials([run.trial_number for run in group])} differ, but have the same result to the "
-        f"last bit ({value!r} at epoch {epoch}): does a searched value have no effect?"
+        f"{wording.trials([run.trial_number for run in group])} differ, but have the same result "
+        f"to the last bit ({value!r} at epoch {epoch}): does a searched value have no effect?"
         for (epoch, value), group in same.items()
         if any(run.spec != group[0].spec for run in group[1:])
     ]
@@ -282,7 +285,7 @@ def _ended_badly(runs: Sequence[RunRecord], trials: Sequence[TrialRecord]) -> li
         diverged = [run.trial_number for run in of_kind if run.end_class == EndClass.DIVERGED]
         failed = [run.trial_number for run in of_kind if run.state == RunState.FAILED]
         if diverged:
-            warnings.append(f"diverged (a result was not finite): {name}{_trials(diverged)}")
+            warnings.append(f"diverged (a result was not finite): {name}{wording.trials(diverged)}")
         if failed:
             why = causes if kind == RunKind.SHORT else {}
             warnings.append(f"failed: {name}{_by_cause(failed, why)}{_streak(of_kind)}")
@@ -302,7 +305,7 @@ def _by_cause(numbers: Sequence[int], causes: Mapping[int, str]) -> str:
     for number in numbers:
         groups[causes.get(number, "")].append(number)
     return ", ".join(
-        _trials(group) + (f" ({cause})" if cause else "") for cause, group in groups.items()
+        wording.trials(group) + (f" ({cause})" if cause else "") for cause, group in groups.items()
     )
 
 
@@ -312,13 +315,3 @@ def _streak(runs: Iterable[RunRecord]) -> str:
     states = [state for *_, state in sorted(ended, reverse=True)]
     count = next((at for at, each in enumerate(states) if each != RunState.FAILED), len(states))
     return f"; the last {count} that ended failed in a row" if count > 1 else ""
-
-
-def _trials(numbers: Sequence[int]) -> str:
-    """ "trial 3", "trials 3, 4 and 7", or the first ten and a count."""
-    if len(numbers) == 1:
-        return f"trial {numbers[0]}"
-    shown = [str(number) for number in numbers[:10]]
-    if len(numbers) > 10:
-        return f"trials {', '.join(shown)} and {len(numbers) - 10} more"
-    return f"trials {', '.join(shown[:-1])} and {shown[-1]}"

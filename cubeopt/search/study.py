@@ -19,6 +19,9 @@ from cubeopt.search.space import Point, Range, Section
 from cubeopt.trial import TrialSpec
 
 Metric = Literal["fvu", "cosine", "top1", "mrr", "effective_rank", "specialisation"]
+# What becomes of a worker whose code is not that which the study was created with: it says so,
+# is refused, or neither.
+Code = Literal["warn", "strict", "ignore"]
 DIRECTIONS: dict[Metric, Literal["minimize", "maximize"]] = {
     "fvu": "minimize",  # fraction of variance unexplained
     "cosine": "maximize",  # of output and target
@@ -84,6 +87,7 @@ class StudySpec(Section):
     rungs: Rungs = Rungs()
     promotion: Promotion = Promotion()
     budget: Budget = Budget()
+    code: Code = "warn"
 
     @property
     def base_trial(self) -> TrialSpec:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,17 +47,18 @@ class CoordinatorHost:
         if now - self._checked < _CHECK_SECONDS:
             return
         self._checked = now
-        starting = self._child is not None and self._child.poll() is None
-        if starting and now - self._started < _START_SECONDS:
-            return
         if leader.lives(self._engine):
             self._failures = 0
             return
-        self._start(now)
+        starting = self._child is not None and self._child.poll() is None
+        if not starting or now - self._started >= _START_SECONDS:
+            self._start(now)
 
     def _start(self, now: float) -> None:
         if self._child is not None:
-            self._failures += self._child.poll() not in (None, 0)
+            # One that was killed, or lost its storage, has made no error.
+            blameless = (None, 0, -signal.SIGKILL, os.EX_TEMPFAIL)
+            self._failures += self._child.poll() not in blameless
             self._end()
         if self._failures >= _FAILURES:
             raise StorageError(

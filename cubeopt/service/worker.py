@@ -20,14 +20,16 @@ from cubeopt.db import queue, records
 from cubeopt.db.engine import Engine, described
 from cubeopt.db.leases import Lease
 from cubeopt.db.queue import Claim, Waiting
-from cubeopt.db.tables import StudyState
 from cubeopt.errors import (
     CheckpointError,
     CubeoptError,
     DataError,
     DeviceLostError,
+    RefusedError,
     StorageLostError,
 )
+from cubeopt.service import admission
+from cubeopt.service.admission import Admission
 from cubeopt.service.ear import Ear
 from cubeopt.service.events import Event
 from cubeopt.service.grace import Grace
@@ -81,16 +83,23 @@ class Worker:
         self._stop, self._tell = stop, tell
         self._feeds: dict[tuple[str, tuple[Task, ...]], Feed] = {}
         self._widths: dict[str, int] = {}
+        code_version = str(options.provenance["code_version"])
+        self._admission = Admission(engine, settings, code_version, options.study)
 
     def run(self) -> None:
-        """Work until stopped or drained, or with until_done until no study is running."""
+        """Work until stopped or drained, or with until_done until no study is running.
+
+        Raises RefusedError when the only study to work on, or with until_done all that are left,
+        are not for this worker's data or code.
+        """
         options = self._options
         if options.study is not None:
             records.study(self._engine, options.study)
+        self._admission.studies()
+        shelf = Shelf(self._settings.checkpoints_dir, options.provenance)
+        shelf.check()
         who = options.name, options.host, options.pid, options.device_name
         worker_id = queue.register(self._engine, *who, options.provenance)
-        shelf = Shelf(self._settings.checkpoints_dir, self._options.provenance)
-        shelf.check()
         with (
             Heartbeat(self._engine, worker_id, options.lease_seconds, self._own_server) as heart,
             Grace(self._engine, worker_id, heart, self._stop, options.grace_seconds),
@@ -102,7 +111,7 @@ class Worker:
                 try:
                     if self._work():
                         continue
-                    if options.until_done and not self._running_studies():
+                    if options.until_done and self._done():
                         break
                     self._host.ensure()
                 except StorageLostError as error:
@@ -110,10 +119,19 @@ class Worker:
                     heart.alarm()
                 self._stop.wait(_IDLE_SECONDS)
                 self._sit_out()
+        self._retire(worker_id)
+
+    def _retire(self, worker_id: int) -> None:
+        """Say goodbye; RefusedError when nothing is left but what we may not do."""
+        refused: list[str] = []
         try:
             queue.retire(self._engine, worker_id)
+            if not self._leaves:
+                refused = self._admission.refused(self._running_studies())
         except StorageLostError as error:
             logger.warning("left without a word, leases will expire: %s", error)
+        if refused:
+            raise RefusedError("; ".join(refused))
 
     @property
     def _own_server(self) -> Path | None:
@@ -148,35 +166,40 @@ class Worker:
             tell=self._tell,
         )
 
-    def _running_studies(self) -> list[str]:
-        return [
-            each.name
-            for each in records.studies(self._engine)
-            if each.state == StudyState.RUNNING and self._options.study in (None, each.name)
-        ]
+    def _running_studies(self) -> set[int]:
+        return {each.id for each in records.running(self._engine, self._options.study)}
+
+    def _done(self) -> bool:
+        """Whether no study is running that this worker may work on."""
+        running = self._running_studies()
+        return len(running) == len(self._admission.refused(running))
 
     def _work(self) -> bool:
         """Train one pack until it is empty; False when nothing waits."""
-        width = self._width()
-        if width is None:
+        first = queue.first_waiting(
+            self._engine, self._options.study, admitted=self._admission.studies()
+        )
+        if first is None:
             return False
-        claims = self._claim(limit=self._options.pack or width, preferred_width=width)
-        if not claims:
-            return False
+        study_id, claims = first.study_id, list[Claim]()
         try:
-            self._train(claims)
+            width = self._width(first)
+            claims = self._claim(limit=self._options.pack or width, preferred_width=width)
+            if claims:
+                study_id = claims[0].study_id
+                self._train(claims)
+        except DataError as error:
+            self._admission.refuse(study_id, str(error))
+            return True
         finally:
             self._station.heart.drop(_leases(claims))
-        return True
+        return bool(claims)
 
-    def _width(self) -> int | None:
-        """The width to begin a pack with; None when nothing waits.
+    def _width(self, first: Waiting) -> int:
+        """The width to begin a pack with.
 
         It is the one asked for, else measured, and half of that where memory ran out.
         """
-        first = queue.first_waiting(self._engine, self._options.study)
-        if first is None:
-            return None
         if self._options.pack is None and first.width is not None:
             return first.width
         if first.pack_key not in self._widths:
@@ -212,6 +235,7 @@ class Worker:
             study=self._options.study,
             pack_key=pack_key,
             width=width,
+            admitted=self._admission.studies(),
         )
         self._station.heart.hold(_leases(claims))
         return claims
@@ -241,9 +265,11 @@ class Worker:
                 pack.abandon()
                 return
             try:
+                if not self._station.heart.unheard:
+                    self._host.ensure()
                 if ends or pack.waits:
                     pack.report(ends)
-                    self._between_epochs(pack, claims[0])
+                    self._refill(pack, claims[0])
                 pack.give_back(self._ear.recalled)
             except StorageLostError as error:
                 logger.debug("training goes on: %s", error)
@@ -260,12 +286,9 @@ class Worker:
         feed = self._feed(spec, first.dataset_fingerprint)
         return PackRun(spec.shape, first.width, feed)
 
-    def _between_epochs(self, pack: Pack, first: Claim) -> None:
-        """Waiting runs of this shape take the places that have become free; somebody leads."""
-        if self._station.heart.unheard:
-            return
-        self._host.ensure()
-        if pack.places and not self._leaves:
+    def _refill(self, pack: Pack, first: Claim) -> None:
+        """Waiting runs of this shape take the places that have become free."""
+        if pack.places and not self._leaves and not self._station.heart.unheard:
             key, width = first.pack_key, first.width
             pack.place(self._claim(pack.places, width, pack_key=key, width=width))
 
@@ -286,11 +309,8 @@ class Worker:
             folder = self._settings.dataset_dir(spec.plan.dataset)
             loaded = dataset.load(folder)
             if loaded.fingerprint != fingerprint:
-                raise DataError(
-                    f"the dataset in {folder} has fingerprint {loaded.fingerprint[:12]}, but the "
-                    f"study was created with {fingerprint[:12]}; build that dataset again, or "
-                    "create a new study"
-                )
+                found = admission.other_fingerprint(folder, loaded.fingerprint, fingerprint)
+                raise DataError(found)
             start = time.perf_counter()
             self._feeds[key] = Feed(loaded, spec.plan.task, self._options.device)
             where = "on the device" if self._feeds[key].table.resident else "left in its file"

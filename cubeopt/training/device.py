@@ -25,6 +25,13 @@ def prepare(gpu: int | None) -> torch.device:
     if gpu is None:
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat
+    check(gpu)
+    torch.cuda.set_device(gpu)
+    return torch.device("cuda", gpu)
+
+
+def check(gpu: int) -> None:
+    """DeviceError when this machine does not have the GPU with that number."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about the driver; we say it in one line
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -37,8 +44,6 @@ def prepare(gpu: int | None) -> torch.device:
         raise DeviceError(f"--gpu {gpu}: {reason}; use --cpu to run on the CPU")
     if not 0 <= gpu < count:
         raise DeviceError(f"--gpu {gpu}: this machine has GPUs 0 to {count - 1}")
-    torch.cuda.set_device(gpu)
-    return torch.device("cuda", gpu)
 
 
 def describe(device: torch.device) -> str:

@@ -77,7 +77,10 @@ def test_version_is_one_line(cli: Cli) -> None:
         ("study create", "Missing argument 'FILE'; see 'cubeopt study create --help'"),
         ("study show a b", "unexpected extra argument(s) (b); see 'cubeopt study show --help'"),
         ("study list --jsn", "No such option: --jsn"),
-        ("worker --gpu x", "'--gpu': Input should be a valid integer"),
+        (
+            "train --config a --gpu x",
+            "'--gpu': Input should be a valid integer",
+        ),
         ("dashboard --port 70000", "'--port': Input should be less than or equal to 65535"),
         ("data build --task all", "'all' is not one of 'reconstruct', 'dialogue', 'nli', 'sentim"),
         ("worker --cpu --lease 0.1", "'--lease': Input should be greater than or equal to 1"),

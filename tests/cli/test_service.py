@@ -34,6 +34,16 @@ def config(tmp_path: Path, tiny_study: dict[str, Any]) -> Path:
         ("worker", "give either --gpu N or --cpu"),
         ("worker --gpu 0 --cpu", "give either --gpu N or --cpu"),
         ("train --config x --experiment-name x --gpu 0 --cpu", "give either --gpu N or --cpu"),
+        ("worker --gpu 0,1 --cpu", "give either --gpu N or --cpu"),
+        ("worker --gpu 0,1,0", "--gpu 0,1,0: GPU 0 stands there twice"),
+        ("worker --gpu 1,01", "--gpu 1,01: GPU 1 stands there twice"),
+        ("worker --gpu 0,x", "--gpu takes the numbers of GPUs with commas between, as in 0,1; got"),
+        ("worker --gpu 0,", "as in 0,1; got '0,'"),
+        ("worker --gpu=-1", "as in 0,1; got '-1'"),
+        ("worker --gpu 0,1 --jobs 2", "--jobs goes with --cpu; for several GPUs name them"),
+        ("worker --cpu --jobs 0", "Input should be greater than or equal to 1"),
+        ("worker --cpu --jobs 2 --pack 0", "--pack takes a number from 1 to 4096"),
+        ("worker --cpu --jobs 2 --study nothing", "there is no study named 'nothing'"),
         ("worker --cpu --pack 0", "--pack takes a number from 1 to 4096, or auto; got '0'"),
         ("worker --cpu --pack x", "got 'x'"),
         ("worker --cpu --pack -1", "got '-1'"),
@@ -56,12 +66,19 @@ def test_wrong_input_is_one_line_and_code_2(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-@pytest.mark.parametrize("command", ["worker", "train --config CONFIG --experiment-name x"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "worker --gpu 0",
+        "worker --gpu 0,1",
+        "train --config CONFIG --experiment-name x --gpu 0",
+    ],
+)
 def test_a_gpu_that_is_not_there_is_one_line_and_code_2(
     cli: Cli, home: Path, config: Path, command: str
 ) -> None:
     words = [config if word == "CONFIG" else word for word in command.split()]
-    ran = cli(*words, "--gpu", "0")
+    ran = cli(*words)
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert ran.err.startswith("cubeopt: --gpu 0: ")
     assert "--cpu" in ran.err

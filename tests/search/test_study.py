@@ -99,6 +99,13 @@ def test_a_point_is_the_base_with_its_values_put_in() -> None:
     )
 
 
+def test_a_study_says_what_becomes_of_other_code() -> None:
+    assert study.parse(_content(), "s.yaml").code == "warn"
+    assert study.parse(_content(code="strict"), "s.yaml").code == "strict"
+    with pytest.raises(StudyError, match=r"^s.yaml: code: .*'warn', 'strict' or 'ignore'"):
+        study.parse(_content(code="maybe"), "s.yaml")
+
+
 def test_the_seed_is_the_trials_number_unless_it_is_set_or_searched() -> None:
     assert study.parse(_content(), "s").trial({}, number=7).seed == 7
     assert study.parse(_content(base={"seed": 3}), "s").trial({}, number=7).seed == 3

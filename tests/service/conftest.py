@@ -10,6 +10,7 @@ import pytest
 import torch
 from sqlalchemy import Engine
 
+from cubeopt import provenance
 from cubeopt.db.records import StudyRecord
 from cubeopt.search import study
 from cubeopt.service import studies
@@ -18,7 +19,11 @@ from cubeopt.service.events import Event
 from cubeopt.service.worker import Options, Worker
 from cubeopt.settings import Settings
 
-PROVENANCE = {"code_version": "test", "torch_version": torch.__version__, "hardware": {}}
+PROVENANCE = {
+    "code_version": provenance.code_version(),
+    "torch_version": torch.__version__,
+    "hardware": {},
+}
 
 
 def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:

@@ -125,3 +125,12 @@ def test_a_coordinator_dies_with_a_host_that_is_killed(engine):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_coordinator_that_is_killed_again_and_again_is_no_error(engine, hosting):
+    for _ in range(host._FAILURES + 1):
+        hosting.ensure()
+        (child,) = children()
+        child.kill()
+        until(lambda child=child: child.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: led(hosting, engine))

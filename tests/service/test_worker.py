@@ -9,8 +9,9 @@ from cubeopt import trial
 from cubeopt.data import dataset
 from cubeopt.db import queue, records
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
-from cubeopt.errors import DataError, DeviceLostError, UnknownNameError
+from cubeopt.errors import DeviceLostError, UnknownNameError
 from cubeopt.service.events import Happening
+from cubeopt.service.host import CoordinatorHost
 from cubeopt.training import checkpoint
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import PackRun
@@ -136,27 +137,18 @@ def test_results_do_not_depend_on_interruptions(engine, create, work):
     assert values[0] == values[1]
 
 
-def test_another_dataset_than_the_studys_is_refused_and_nothing_is_lost(
-    engine, settings, create, work
+def test_the_coordinator_is_looked_after_at_every_step_not_only_between_epochs(
+    create, engine, work, monkeypatch
 ):
-    record = create()
+    create(budget={"trials": 1}, promotion={"top": 0})
+    happened, step = [], PackRun.step
+    monkeypatch.setattr(PackRun, "step", lambda run: happened.append("step") or step(run))
+    monkeypatch.setattr(CoordinatorHost, "ensure", lambda host: happened.append("look"))
     with coordinating(engine):
-        while not records.runs(engine, record.id):
-            pass
-        tensors = settings.data_dir / "tiny"
-        _replace_dataset(tensors)
-        with pytest.raises(DataError, match=r"has fingerprint .* but the study was created with"):
-            work()
-    runs = records.runs(engine, record.id)
-    assert {run.state for run in runs} == {RunState.WAITING}
-
-
-def _replace_dataset(folder):
-    from cubeopt.data.building import unify
-
-    rows = torch.nn.functional.normalize(torch.randn(60, 24), dim=1)
-    torch.save(rows, folder.parent / "other.pt")
-    unify.build([folder.parent / "other.pt"], folder, unify.BuildOptions(width=24))
+        work()
+    steps = [at for at, what in enumerate(happened) if what == "step"]
+    assert len(steps) > 3
+    assert {happened[at + 1] for at in steps} == {"look"}
 
 
 def test_a_run_whose_training_raises_is_retried_and_then_failed_with_its_traceback(

@@ -36,3 +36,12 @@ def test_a_gpu_that_is_not_there_is_an_input_error_that_says_why():
         device.prepare(missing)
     assert error.value.exit_code == 2
     assert "\n" not in str(error.value)
+
+
+def test_a_number_beyond_the_gpus_of_the_machine_names_those_that_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    device.check(0)
+    device.check(1)
+    with pytest.raises(DeviceError, match=r"^--gpu 7: this machine has GPUs 0 to 1$"):
+        device.check(7)
