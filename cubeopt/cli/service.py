@@ -88,7 +88,7 @@ def worker(
             metavar="SECONDS",
             help="Of silence, after which others take over the trials.",
         ),
-    ] = 45.0,
+    ] = 60.0,
     grace: Annotated[
         float,
         typer.Option(

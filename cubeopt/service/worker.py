@@ -41,12 +41,12 @@ from cubeopt.service.station import Held, Station
 from cubeopt.settings import Settings
 from cubeopt.training import memory, throughput
 from cubeopt.training.feed import Feed
-from cubeopt.training.loop import PackRun
+from cubeopt.training.loop import EpochEnd, PackRun
 from cubeopt.trial import Task, TrialSpec
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 45.0  # with four beats in it, half a minute without a storage costs no lease
+LEASE_SECONDS = 60.0  # with four beats in it, half a minute without a storage costs no lease
 _IDLE_SECONDS = 0.3  # between two looks into an empty queue, or at a storage that is gone
 
 
@@ -264,22 +264,26 @@ class Worker:
             if self._station.heart.outlived:
                 pack.abandon()
                 return
-            try:
-                if not self._station.heart.unheard:
-                    self._host.ensure()
-                if ends or pack.waits:
-                    pack.report(ends)
-                    self._refill(pack, claims[0])
-                pack.give_back(self._ear.recalled)
-            except StorageLostError as error:
-                logger.debug("training goes on: %s", error)
-                self._station.heart.alarm()
-            except CheckpointError:
-                pack.put_back()  # another worker may have room for them
-                raise
+            self._tend(pack, claims[0], ends)
             if pack.idle:
                 self._stop.wait(_IDLE_SECONDS)
         pack.release()
+
+    def _tend(self, pack: Pack, first: Claim, ends: list[EpochEnd]) -> None:
+        """What is due between two steps, as far as the storage answers."""
+        try:
+            if not self._station.heart.unheard:
+                self._host.ensure()
+            if ends or pack.waits:
+                pack.report(ends)
+                self._refill(pack, first)
+            pack.give_back(self._ear.recalled)
+        except StorageLostError as error:
+            logger.debug("training goes on: %s", error)
+            self._station.heart.alarm()
+        except CheckpointError:
+            pack.put_back()  # another worker may have room for them
+            raise
 
     def _pack_run(self, first: Claim) -> PackRun:
         spec = trial.from_flat(first.spec)
