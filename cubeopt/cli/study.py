@@ -9,7 +9,7 @@ import typer
 
 from cubeopt import settings
 from cubeopt.cli.options import Json, Storage, connected
-from cubeopt.cli.printing import cell, facts, number, print_json, say, table
+from cubeopt.cli.printing import cell, facts, print_json, say, table
 from cubeopt.errors import InputError, StudyError
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def _print_trials(found: "Records", short: "Summary") -> None:
         f"{data['validation_rows']} validation, {data['test_rows']} test rows"
     )
     for each in found.budgets:
-        say(f"{each}, {number(each.left)} left")
+        say(str(each))
     rows = summary.trial_rows(found.trials, found.runs, found.attempts)
     if not rows:
         say("no trials yet; start a worker with: cubeopt worker --gpu 0   (or --cpu)")

@@ -38,8 +38,10 @@ class Account:
         return self.used >= self.limit
 
     def __str__(self) -> str:
-        said = "is spent: " if self.spent else ""
-        return f"budget.{self.name} {said}{_number(self.used)} of {_number(self.limit)} used"
+        used = f"{_number(self.used)} of {_number(self.limit)} used"
+        if self.spent:
+            return f"budget.{self.name} is spent: {used}"
+        return f"budget.{self.name}: {used}, {_number(self.left)} left"
 
 
 def accounts(engine: Engine, study_id: int) -> list[Account]:
@@ -54,6 +56,8 @@ def spent(engine: Engine, study_id: int, spec: Mapping[str, Any]) -> Account | N
     That of trials ends nothing: those that were asked for go on.
     """
     given = [name for name in _NAMES[1:] if name in spec.get("budget", {})]
+    if not given:
+        return None
     with transaction(engine) as connection:
         found = _accounts(connection, study_id, given)
     return next((each for each in found if each.spent), None)

@@ -35,6 +35,7 @@ class StudyRecord:
     created_at: datetime
     finished_at: datetime | None
     state_since: datetime
+    ran_seconds: float  # up to state_since
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def test_only_the_budgets_that_a_study_has_are_told(hands: Any) -> None:
     found = budgets.accounts(hands.engine, study.id)
     assert found == [Account("trials", 4, 3), Account("epochs", 9, 2)]
     assert [(each.left, each.spent) for each in found] == [(1, False), (7, False)]
-    assert str(found[1]) == "budget.epochs 2 of 9 used"
+    assert str(found[1]) == "budget.epochs: 2 of 9 used, 7 left"
     assert str(Account("hours", 2.0, 2.03125)) == "budget.hours is spent: 2.031 of 2 used"
 
 

@@ -85,6 +85,7 @@ class Story:
             "created_at": MOMENT,
             "finished_at": None,
             "state_since": MOMENT,
+            "ran_seconds": 0.0,
         }
         return Records(
             study=StudyRecord(**{**values, **study}),
