@@ -139,6 +139,25 @@ def test_many_workers_at_once_record_exactly_the_budget(hands: Any) -> None:
     assert records.counts(hands.engine, study.id)[RunState.RUNNING] == 0
 
 
+def test_a_claim_waits_for_another_that_takes_the_last_epoch(hands: Any) -> None:
+    study = hands.study(budget={"epochs": 1})
+    hands.enqueue(study, range(2))
+    taken = text("""
+        UPDATE cubeopt.runs SET state = 'running', worker_id = :worker, token = 1,
+            lease_expires_at = clock_timestamp() + interval '60 s'
+        WHERE id = (SELECT min(id) FROM cubeopt.runs)
+    """)
+    waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'")
+    with ThreadPoolExecutor(1) as threads:
+        with hands.engine.begin() as first, hands.engine.connect() as looking:
+            first.execute(taken, {"worker": hands.worker_id})
+            assert budgets.excess(first, {study.id: study.spec}) == {study.id: 0}
+            second = threads.submit(hands.claim, 8)
+            while not second.done() and not looking.scalar(waits):
+                looking.rollback()
+        assert second.result() == []
+
+
 def test_one_study_without_budget_takes_nothing_from_another(hands: Any) -> None:
     poor, rich = hands.study("poor", budget={"epochs": 1}), hands.study("rich")
     hands.enqueue(poor, range(2))
