@@ -10,6 +10,7 @@ from cubeopt.cli.options import Cpu, Gpu, Json, check_device, stopping
 from cubeopt.cli.printing import error_console, facts, print_json, table
 
 if TYPE_CHECKING:
+    from cubeopt.search.forecast import Epochs
     from cubeopt.search.study import StudySpec
     from cubeopt.service.planning import Plan
 
@@ -55,20 +56,22 @@ def plan(
             made = planning.plan(spec, folder, gpu, stop, show)
     if made is None:
         raise typer.Exit(_INTERRUPTED)
+    row = _summary(spec, made, planning.epochs(spec, made, workers), workers)
     if as_json:
-        print_json({**_summary(spec, made, workers), "shapes": _shapes(spec, made)})
+        print_json({**row, "shapes": _shapes(spec, made)})
     else:
-        _print(spec, made, workers)
+        _print(spec, made, row)
 
 
-def _summary(spec: "StudySpec", made: "Plan", workers: int) -> dict[str, Any]:
-    epochs, seconds = made.epochs, made.epoch_seconds / workers
+def _summary(spec: "StudySpec", made: "Plan", epochs: "Epochs", workers: int) -> dict[str, Any]:
+    seconds = made.epoch_seconds / workers
     return {
         "study": spec.name,
-        "trials": spec.trials(),
-        "epochs_short_unpruned": epochs.unpruned,
+        "trials": round(epochs.trials),
+        "ends_with": f"budget.{epochs.ends}",
+        "epochs_short_unpruned": round(epochs.unpruned, 1),
         "epochs_short_pruned": round(epochs.pruned, 1),
-        "epochs_full": epochs.full,
+        "epochs_full": round(epochs.full, 1),
         "trials_at_rungs": {
             str(epoch): round(came, 1)
             for epoch, came in zip(spec.rungs.epochs, epochs.reaching, strict=True)
@@ -77,7 +80,7 @@ def _summary(spec: "StudySpec", made: "Plan", workers: int) -> dict[str, Any]:
         "hours": (epochs.pruned + epochs.full) * seconds / 3600.0,
         "hours_without_pruning": (epochs.unpruned + epochs.full) * seconds / 3600.0,
         "memory_gb": max(cost.bytes for cost in made.costs) / 1e9,
-        "checkpoints_gb": spec.trials() * made.checkpoint_bytes / 1e9,
+        "checkpoints_gb": epochs.trials * made.checkpoint_bytes / 1e9,
         "trials_of_unmeasured_shapes": made.unmeasured,
     }
 
@@ -101,16 +104,17 @@ def _shapes(spec: "StudySpec", made: "Plan") -> list[dict[str, Any]]:
     return rows
 
 
-def _print(spec: "StudySpec", made: "Plan", workers: int) -> None:
-    row = _summary(spec, made, workers)
+def _print(spec: "StudySpec", made: "Plan", row: dict[str, Any]) -> None:
+    workers = row["workers"]
     at = ", ".join(f"{came:g} at {epoch}" for epoch, came in row["trials_at_rungs"].items())
     facts(
         {
             "study": spec.name,
-            "trials": spec.trials(),
+            "trials": row["trials"],
+            "ends with": row["ends_with"],
             "epochs, short": f"{row['epochs_short_pruned']:g} "
-            f"({row['epochs_short_unpruned']} without pruning)",
-            "epochs, full runs": row["epochs_full"],
+            f"({row['epochs_short_unpruned']:g} without pruning)",
+            "epochs, full runs": f"{row['epochs_full']:g}",
             "trials at each rung": at,
             f"hours, {workers} worker{'s' * (workers > 1)}": f"{row['hours']:.3g} "
             f"({row['hours_without_pruning']:.3g} without pruning)",

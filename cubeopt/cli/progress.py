@@ -89,7 +89,8 @@ class WorkerScreen:
         value = "" if event.value is None else f"  {claim.metric} {number(event.value)}"
         detail = f": {event.detail}" if event.detail else ""
         full = "full run of " if claim.kind == "full" else ""
-        line = f"{claim.study}: {full}trial {claim.trial_number} {what}{value}{detail}"
+        seed = f" with seed {claim.spec['seed']}" if claim.replicate else ""
+        line = f"{claim.study}: {full}trial {claim.trial_number}{seed} {what}{value}{detail}"
         self._print(line)
 
     def pass_on(self, label: str, line: str) -> None:

@@ -120,7 +120,7 @@ def _listed(row: dict[str, Any]) -> list[Any]:
     trials = row["trials"]
     ended = trials["complete"] + trials["pruned"] + trials["failed"]
     return [
-        *(row["name"], row["state"], f"{ended} of {row['budget']}", trials["failed"]),
+        *(row["name"], row["state"], f"{ended} of {cell(row['budget'])}", trials["failed"]),
         *(row["metric"], row["best"], row["created"][:16].replace("T", " ")),
     ]
 
@@ -134,7 +134,7 @@ def show(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     short = summary.summarize(found.study, found.trials, found.runs, found.attempts)
     if as_json:
         rows = summary.trial_rows(found.trials, found.runs, found.attempts)
-        print_json({**short.as_json(), "runs": rows})
+        print_json({**short.as_json(), "budgets": _budgets(found), "runs": rows})
         return
     _print_trials(found, short)
     _print_best(short)
@@ -290,12 +290,16 @@ def _print_trials(found: "Records", short: "Summary") -> None:
         f"dataset {data['name']} ({data['fingerprint'][:12]}): {data['train_rows']} train, "
         f"{data['validation_rows']} validation, {data['test_rows']} test rows"
     )
+    for each in found.budgets:
+        say(str(each))
     rows = summary.trial_rows(found.trials, found.runs, found.attempts)
     if not rows:
         say("no trials yet; start a worker with: cubeopt worker --gpu 0   (or --cpu)")
         return
     titles = {"number": "trial", "kind": "run", "state": "state", "epoch": "epoch"}
     titles["value"] = short.metric
+    if any(row["replicate"] for row in rows):
+        titles["replicate"] = "replicate"
     if any(row["attempts"] > 1 for row in rows):
         titles["attempts"] = "attempts"
     searched = _in_order({name for trial in found.trials for name in trial.params})
@@ -308,6 +312,13 @@ def _print_trials(found: "Records", short: "Summary") -> None:
     )
 
 
+def _budgets(found: "Records") -> list[dict[str, Any]]:
+    return [
+        {"name": each.name, "limit": each.limit, "used": each.used, "left": each.left}
+        for each in found.budgets
+    ]
+
+
 def _because(reason: str | None) -> str:
     return f" ({reason})" if reason else ""
 
@@ -318,6 +329,8 @@ def _print_best(short: "Summary") -> None:
     best, baselines = short.best, short.baselines
     if best is not None:
         label = f"best: trial {best.trial}, {best.kind} run of {best.epochs} epochs"
+        if best.seeds > 1:
+            label += f", mean of {best.seeds} seeds"
         rows.append([label, best.value, best.test_value])
     names = {
         "mean": "predict the mean",
@@ -331,6 +344,18 @@ def _print_best(short: "Summary") -> None:
         ["", "validation", "test"],
         [row for row in rows if row[1] is not None],
     )
+    if any(each.seeds > 1 for each in short.replicates):
+        table(
+            "promoted trials over their seeds",
+            ["trial", "seeds", "complete", "mean", "spread", "test", "not in the mean"],
+            [
+                [
+                    *(each.trial, each.seeds, each.complete, each.value, each.spread),
+                    *(each.test_value, each.missing or None),
+                ]
+                for each in short.replicates
+            ],
+        )
     if best is not None:
         values = [f"{name} {cell(best.params[name])}" for name in _in_order(best.params)]
         say(f"the best trial's values: {', '.join(values)}")

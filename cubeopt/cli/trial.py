@@ -38,10 +38,13 @@ def show(study: Study, number: Number, storage: Storage = None, as_json: Json = 
     say(f"trial {number} of study {study}: {told['state']}" + _because(told["reason"]))
     values = ", ".join(f"{name} {cell(value)}" for name, value in told["params"].items())
     say(f"values: {values}; seed {told['seed']}")
-    _print("runs", told["runs"], "kind state epoch target_epochs value test_value width failures")
+    nth = " replicate" if any(run["replicate"] for run in told["runs"]) else ""
+    seeds = f"{nth} seed" if nth else ""
+    shown = f"kind{seeds} state epoch target_epochs value test_value width failures"
+    _print("runs", told["runs"], shown)
     _print("rungs", told["rungs"], "epoch value rank of verdict")
     if told["attempts"]:
-        shown = "kind attempt worker device from_epoch started seconds end"
+        shown = f"kind{nth} attempt worker device from_epoch started seconds end"
         _print("attempts", told["attempts"], shown)
     else:
         say("no attempt yet")

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Engine, text
 
+from cubeopt.db.budgets import RAN_SECONDS
 from cubeopt.db.engine import transaction
 
 
@@ -14,7 +15,7 @@ def trip(engine: Engine, study_id: int, limit: int) -> str | None:
 
 # A diverged run is a result, and breaks a row of failures. What failed before a person resumed the
 # study does not count: they know of it.
-_TRIP = text("""
+_TRIP = text(f"""
     WITH latest AS (
         SELECT run.id, run.state, run.finished_at, trial.number, attempt.end_class,
             substring(rtrim(attempt.error, E'\\n') from '[^\\n]*$') AS cause
@@ -36,6 +37,7 @@ _TRIP = text("""
     )
     UPDATE cubeopt.studies study
     SET state = 'failed', state_since = clock_timestamp(), finished_at = clock_timestamp(),
+        ran_seconds = {RAN_SECONDS},
         state_reason = format(
             '%s trials failed in a row (%s); the last, trial %s, by %s: %s',
             :limit, row.numbers, last.number, replace(last.end_class, '_', ' '), last.cause

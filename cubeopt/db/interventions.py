@@ -67,11 +67,11 @@ def _act(engine: Engine, statement: TextClause, study: str, number: int, to: Run
     its = [run for run in runs if run.trial_number == number]
     if not its:
         raise UnknownNameError(f"study {study!r} has no trial {number}")
-    if its[-1].state == to:
+    run = its[-1]
+    if any(each.state == to for each in its if each.kind == run.kind):
         return False
     what = {
         RunState.WAITING: "only one that failed can be retried",
         RunState.PRUNED: "only one that waits or runs can be pruned",
     }
-    run = its[-1]
     raise StateError(f"the {run.kind} run of trial {number} is {run.state}; {what[to]}")

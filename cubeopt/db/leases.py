@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, text
 
+from cubeopt.db import budgets
 from cubeopt.db.engine import transaction
 from cubeopt.db.tables import EndClass, RunKind, RunState
 
@@ -50,6 +51,8 @@ class RungQuestion:
     value: float
     others: tuple[float, ...]  # values of all other short runs of the study at this epoch
     study_spec: dict[str, Any]
+    # With patience: its own value and the others' at the rungs before, the latest first.
+    before: tuple[tuple[float, tuple[float, ...]], ...] = ()
 
 
 class Verdict(StrEnum):
@@ -59,6 +62,7 @@ class Verdict(StrEnum):
     PRUNED = "pruned"  # ended by a rung
     COMPLETE = "complete"  # ended at its target epochs
     DIVERGED = "diverged"  # ended because its numbers are not finite
+    SPENT = "spent"  # to be given back: the study's budget has no other epoch
     LOST = "lost"  # not ours any more; nothing was recorded
 
 
@@ -101,7 +105,8 @@ def report(
     """Record one epoch of a whole pack and say what becomes of each run, by run id.
 
     First everything is recorded, then the short runs that stand at a rung are judged in order of
-    trial number: *decide* says True when the trial shall end.
+    trial number: *decide* says True when the trial shall end. At last it is seen to that no more
+    runs go on than the budgets have epochs for.
     """
     by_run = {one.run_id: one for one in reports}
     assert len(by_run) == len(reports), "a pack reports each of its runs once"
@@ -119,6 +124,7 @@ def report(
             verdicts[one.run_id] = verdict = _judge(run, one, standings, decide)
             if verdict in _ENDS:
                 _end(connection, run, one, verdict)
+        _hold_to_budgets(connection, runs, verdicts)
         gone = [Lease(id, by_run[id].token) for id in by_run if verdicts[id] is Verdict.LOST]
         verdicts |= _repeated(connection, gone, by_run) if gone else {}
     return verdicts
@@ -161,7 +167,7 @@ _REPORTED = text("""
         JOIN cubeopt.trials trial ON trial.id = run.trial_id
         JOIN cubeopt.studies study ON study.id = run.study_id
     WHERE run.state = 'running'
-    ORDER BY run.study_id, trial.number, run.kind
+    ORDER BY run.study_id, trial.number, run.kind, run.replicate
 """)
 
 
@@ -225,10 +231,15 @@ _RECORD = text("""
 def _standings(
     connection: Connection, runs: Sequence[RowMapping], by_run: Mapping[int, EpochReport]
 ) -> dict[tuple[int, int], dict[int, float]]:
-    """By study and epoch of each rung reported: the values of all short runs there, by run id."""
-    at_rung = [(run, by_run[run["id"]]) for run in runs if _at_rung(run, by_run[run["id"]])]
+    """By study and epoch of each rung that counts: the values of short runs there, by run id."""
+    asked = {
+        (run["study_id"], epoch)
+        for run in runs
+        if _at_rung(run, by_run[run["id"]])
+        for epoch in (by_run[run["id"]].epoch, *_before(run, by_run[run["id"]].epoch))
+    }
     standings: dict[tuple[int, int], dict[int, float]] = {}
-    for study_id, epoch in sorted({(run["study_id"], one.epoch) for run, one in at_rung}):
+    for study_id, epoch in sorted(asked):
         rows = connection.execute(_STANDING, {"study_id": study_id, "epoch": epoch})
         standings[study_id, epoch] = {run_id: value for run_id, value in rows}
     return standings
@@ -255,11 +266,33 @@ def _judge(
         return Verdict.COMPLETE
     if not _at_rung(run, one):
         return Verdict.GO_ON
+    places = []
+    for epoch in (one.epoch, *_before(run, one.epoch)):
+        standing = dict(standings[run["study_id"], epoch])
+        places.append((standing.pop(one.run_id), tuple(standing.values())))
+    (_, others), *before = places
     assert one.value is not None
-    standing = standings[run["study_id"], one.epoch]
-    others = tuple(value for run_id, value in standing.items() if run_id != one.run_id)
-    question = RungQuestion(one.epoch, one.value, others, run["study_spec"])
+    question = RungQuestion(one.epoch, one.value, others, run["study_spec"], tuple(before))
     return Verdict.PRUNED if decide(question) else Verdict.GO_ON
+
+
+def _before(run: RowMapping, epoch: int) -> list[int]:
+    """The rungs before *epoch* that count for patience, the latest first."""
+    rungs = run["study_spec"]["rungs"]
+    earlier = [rung for rung in reversed(rungs["epochs"]) if rung < epoch]
+    return earlier[: rungs.get("patience", 0)]
+
+
+def _hold_to_budgets(
+    connection: Connection, runs: Sequence[RowMapping], verdicts: dict[int, Verdict]
+) -> None:
+    """Where budgets have no epoch for all that would go on, the last of them do not."""
+    going = [run for run in runs if verdicts[run["id"]] is Verdict.GO_ON]
+    excess = budgets.excess(connection, {run["study_id"]: run["study_spec"] for run in going})
+    for run in reversed(going):
+        if excess[run["study_id"]] > 0:
+            excess[run["study_id"]] -= 1
+            verdicts[run["id"]] = Verdict.SPENT
 
 
 def _at_rung(run: RowMapping, one: EpochReport) -> bool:

@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from sqlalchemy import Engine, text
 
-from cubeopt.db import records
+from cubeopt.db import budgets, records
+from cubeopt.db.budgets import RAN_SECONDS
 from cubeopt.db.engine import transaction
 from cubeopt.db.tables import StudyState
 from cubeopt.errors import StateError
@@ -48,8 +49,11 @@ class Deleted:
 def steer(engine: Engine, name: str, order: Order) -> bool:
     """Move the study called *name*; False when it stands there already.
 
-    Raises StateError when it is in a state that the order does not know.
+    Raises StateError when it is in a state that the order does not know, or when it shall go on
+    but has spent a budget.
     """
+    if order is Order.RESUME:
+        _check_budgets(engine, name)
     to, ends = _TO[order], order is Order.STOP
     values = {
         "name": name,
@@ -69,11 +73,23 @@ def steer(engine: Engine, name: str, order: Order) -> bool:
     raise StateError(f"study {name!r} is {state}; only one that is {allowed} can {order}")
 
 
+def _check_budgets(engine: Engine, name: str) -> None:
+    """A study without a budget would be ended again at once."""
+    record = records.study(engine, name)
+    spent = budgets.spent(engine, record.id, record.spec)
+    if spent is not None:
+        raise StateError(
+            f"study {name!r} cannot go on: {spent}; create one with a larger budget under another "
+            "name: cubeopt study create FILE --name NAME"
+        )
+
+
 # A complete study whose trial was retried has a run that waits, and may go on.
-_STEER = text("""
+_STEER = text(f"""
     WITH moved AS (
         UPDATE cubeopt.studies study
         SET state = :to, state_reason = :reason, state_since = clock_timestamp(),
+            ran_seconds = {RAN_SECONDS},
             finished_at = CASE WHEN :ends THEN clock_timestamp() END
         WHERE name = :name AND (
             state = ANY(:allowed)
@@ -88,17 +104,21 @@ _STEER = text("""
 
 
 def end(engine: Engine, study_id: int, state: StudyState, reason: str) -> bool:
-    """End a running study; False when a person has moved it meanwhile."""
+    """End a running study and wake its workers; False when a person has moved it meanwhile."""
     values = {"study_id": study_id, "state": state, "reason": reason}
     with transaction(engine) as connection:
-        return connection.execute(_END, values).rowcount == 1
+        return connection.execute(_END, values).first() is not None
 
 
-_END = text("""
-    UPDATE cubeopt.studies
-    SET state = :state, state_reason = :reason, state_since = clock_timestamp(),
-        finished_at = clock_timestamp()
-    WHERE id = :study_id AND state = 'running'
+_END = text(f"""
+    WITH ended AS (
+        UPDATE cubeopt.studies study
+        SET state = :state, state_reason = :reason, state_since = clock_timestamp(),
+            ran_seconds = {RAN_SECONDS}, finished_at = clock_timestamp()
+        WHERE id = :study_id AND state = 'running'
+        RETURNING id
+    )
+    SELECT id, pg_notify('cubeopt', 'study') FROM ended
 """)
 
 

@@ -2,12 +2,14 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, text
 
+from cubeopt.db import budgets
 from cubeopt.db.engine import transaction
 from cubeopt.db.tables import RunKind
 
@@ -48,6 +50,7 @@ class Claim:
     study_id: int
     study: str
     kind: RunKind
+    replicate: int  # of a full run: 0 has the trial's own seed
     spec: dict[str, Any]
     pack_key: str
     target_epochs: int
@@ -125,28 +128,44 @@ _ENQUEUE = text("""
 """)
 
 
-def promote(engine: Engine, study_id: int, numbers: Sequence[int], target_epochs: int) -> int:
-    """Queue full runs of complete trials, each continuing from its short run.
+def promote(
+    engine: Engine, study_id: int, numbers: Sequence[int], target_epochs: int, seeds: int = 1
+) -> int:
+    """Queue full runs of complete trials, *seeds* of each; how many were new.
 
-    A trial that has a full run already is left alone. Returns how many were new.
+    The first, replicate 0, goes on from the short run; the others begin at nothing, with the seeds
+    that follow the trial's own. A run that is there already is left alone.
     """
-    values = {"study_id": study_id, "numbers": list(numbers), "target_epochs": target_epochs}
+    values = {
+        "study_id": study_id,
+        "numbers": list(numbers),
+        "target_epochs": target_epochs,
+        "seeds": seeds,
+    }
     with transaction(engine) as connection:
         return connection.execute(_PROMOTE, values).rowcount
 
 
 _PROMOTE = text("""
     INSERT INTO cubeopt.runs (
-        trial_id, study_id, kind, priority, spec, pack_key, target_epochs, width, epoch, value,
-        checkpoint, checkpoint_epoch
+        trial_id, study_id, kind, replicate, priority, spec, pack_key, target_epochs, width, epoch,
+        value, checkpoint, checkpoint_epoch
     )
-    SELECT short.trial_id, short.study_id, 'full', 1, short.spec, short.pack_key, :target_epochs,
-        short.width, short.epoch, short.value, short.checkpoint, short.checkpoint_epoch
+    SELECT short.trial_id, short.study_id, 'full', nth, 1, short.spec || seed.other,
+        short.pack_key, :target_epochs, begun.width, coalesce(begun.epoch, 0), begun.value,
+        begun.checkpoint, begun.checkpoint_epoch
     FROM cubeopt.runs short JOIN cubeopt.trials trial ON trial.id = short.trial_id
+        CROSS JOIN generate_series(0, :seeds - 1) AS nth
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN nth = 0 THEN '{}' ELSE jsonb_build_object(
+                'seed', (CAST(short.spec->>'seed' AS bigint) + nth) % 2147483648
+            ) END AS other
+        ) seed
+        LEFT JOIN cubeopt.runs begun ON begun.id = short.id AND nth = 0
     WHERE trial.study_id = :study_id AND trial.number = ANY(:numbers)
         AND short.kind = 'short' AND short.state = 'complete'
-    ORDER BY trial.number
-    ON CONFLICT (trial_id, kind) DO NOTHING
+    ORDER BY trial.number, nth
+    ON CONFLICT (trial_id, kind, replicate) DO NOTHING
 """)
 
 
@@ -192,7 +211,8 @@ def claim(
     *max_width*, if given, are left for others, and so are all studies but those with the ids
     *admitted*. With *pack_key* and *width* (the refill of a
     running pack) only runs that fit there are leased. At most as many runs come back as the
-    width has places; a suspect comes alone, and never into a running pack.
+    width has places; a suspect comes alone, and never into a running pack. None is leased whose
+    study has no budget left for another epoch.
     """
     values = {
         "worker_id": worker_id,
@@ -207,12 +227,26 @@ def claim(
         "pack_key": pack_key,
         "admitted": admitted,
     }
-    with transaction(engine) as connection:
-        rows = connection.execute(_CLAIM, values).mappings()
-        claims = [Claim(**{**row, "kind": RunKind(row["kind"])}) for row in rows]
+    claims = _within_budget(engine, values)
     for taken in claims:
         logger.debug("worker %d leased run %d, token %d", worker_id, taken.run_id, taken.token)
     return claims
+
+
+def _within_budget(engine: Engine, values: dict[str, Any]) -> list[Claim]:
+    """The claim of *values*, taken back and made again for fewer while it overdraws a budget."""
+    while True:
+        with transaction(engine) as connection:
+            rows = connection.execute(_CLAIM, values).mappings()
+            claims = [Claim(**{**row, "kind": RunKind(row["kind"])}) for row in rows]
+            specs = {claim.study_id: claim.study_spec for claim in claims}
+            ours = Counter(claim.study_id for claim in claims)
+            found = budgets.excess(connection, specs)
+            excess = sum(min(found[study_id], count) for study_id, count in ours.items())
+            if not excess:
+                return claims
+            connection.rollback()
+        values = {**values, "limit": len(claims) - excess}
 
 
 # The first CTE finds the run that decides, the second its company; both pass over rows that
@@ -259,10 +293,10 @@ _CLAIM = text("""
         SELECT id, token, worker_id, epoch, :device, CAST(:provenance AS jsonb) FROM claimed
     )
     SELECT claimed.id AS run_id, claimed.token, trial.number AS trial_number, claimed.study_id,
-        study.name AS study, claimed.kind, claimed.spec, claimed.pack_key, claimed.target_epochs,
-        claimed.width, claimed.epoch, claimed.checkpoint, claimed.checkpoint_epoch,
-        study.dataset, study.dataset_fingerprint, study.metric, study.spec AS study_spec,
-        claimed.suspect
+        study.name AS study, claimed.kind, claimed.replicate, claimed.spec, claimed.pack_key,
+        claimed.target_epochs, claimed.width, claimed.epoch, claimed.checkpoint,
+        claimed.checkpoint_epoch, study.dataset, study.dataset_fingerprint, study.metric,
+        study.spec AS study_spec, claimed.suspect
     FROM claimed
         JOIN cubeopt.trials trial ON trial.id = claimed.trial_id
         JOIN cubeopt.studies study ON study.id = claimed.study_id
@@ -271,7 +305,7 @@ _CLAIM = text("""
 
 
 def reap(engine: Engine, silence_seconds: float = 60.0, settling_seconds: float = 0.0) -> list[int]:
-    """Return the runs of expired leases to the queue; their ids.
+    """Return the runs of expired leases to the queue, where the leases ended; their ids.
 
     A server that has come up less than *settling_seconds* ago takes no lease from anybody: it was
     away, not they, and whoever lives will beat again. Workers without a heartbeat for
@@ -288,7 +322,7 @@ def reap(engine: Engine, silence_seconds: float = 60.0, settling_seconds: float 
 
 _REAP = text("""
     WITH expired AS MATERIALIZED (
-        SELECT id FROM cubeopt.runs
+        SELECT id, lease_expires_at FROM cubeopt.runs
         WHERE state = 'running' AND lease_expires_at < clock_timestamp()
             AND pg_postmaster_start_time()
                 < clock_timestamp() - make_interval(secs => :settling_seconds)
@@ -298,9 +332,10 @@ _REAP = text("""
         UPDATE cubeopt.runs run
         SET state = 'waiting', worker_id = NULL, lease_expires_at = NULL
         FROM expired WHERE run.id = expired.id
-        RETURNING run.id, run.token
+        RETURNING run.id, run.token, expired.lease_expires_at
     ), ended AS (
-        UPDATE cubeopt.attempts attempt SET ended_at = clock_timestamp(), end_class = 'lost'
+        UPDATE cubeopt.attempts attempt
+        SET ended_at = greatest(started_at, returned.lease_expires_at), end_class = 'lost'
         FROM returned WHERE attempt.run_id = returned.id AND attempt.token = returned.token
     )
     SELECT id FROM returned ORDER BY id

@@ -35,6 +35,7 @@ class StudyRecord:
     created_at: datetime
     finished_at: datetime | None
     state_since: datetime
+    ran_seconds: float  # up to state_since
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,14 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run: a trial's short one, or the full one that it was promoted to."""
+    """One run: a trial's short one, or a full one that it was promoted to."""
 
     id: int
     trial_id: int
     trial_number: int
     study_id: int
     kind: RunKind
+    replicate: int  # of a full run: 0 has the trial's own seed
     spec: dict[str, Any]
     pack_key: str
     target_epochs: int
@@ -223,8 +225,23 @@ def counts(engine: Engine, study_id: int, kind: RunKind = RunKind.SHORT) -> dict
 
 
 def runs(engine: Engine, study_id: int) -> list[RunRecord]:
-    """A study's runs by trial number, the short one before the full one."""
+    """A study's runs by trial number, the short one before the full ones, those by replicate."""
     return _read(engine, _select_runs(_runs.c.study_id == study_id), RunRecord)
+
+
+def results(engine: Engine, study_id: int) -> dict[int, float | None]:
+    """The values of the complete short runs by trial number."""
+    statement = (
+        select(_trials.c.number, _runs.c.value)
+        .join(_trials, _trials.c.id == _runs.c.trial_id)
+        .where(
+            _runs.c.study_id == study_id,
+            _runs.c.kind == RunKind.SHORT,
+            _runs.c.state == RunState.COMPLETE,
+        )
+    )
+    with transaction(engine) as connection:
+        return {number: value for number, value in connection.execute(statement)}
 
 
 def epochs(engine: Engine, study_id: int, after: datetime | None = None) -> list[EpochRecord]:
@@ -311,7 +328,7 @@ def _select_runs(condition: ColumnElement[bool]) -> Select[Any]:
         .join(_trials, _trials.c.id == _runs.c.trial_id)
         .outerjoin(_attempts, newest)
         .where(condition)
-        .order_by(_trials.c.number, _runs.c.id)
+        .order_by(_trials.c.number, _runs.c.kind.desc(), _runs.c.replicate)
     )
 
 

@@ -37,7 +37,7 @@ class StudyState(StrEnum):
 
     RUNNING = "running"  # its waiting runs may be claimed and new trials may be asked for
     PAUSED = "paused"  # a person holds it; its runs wait until it is resumed
-    COMPLETE = "complete"  # the budget is spent, every run has ended
+    COMPLETE = "complete"  # every run has ended, or a budget is spent and the others wait
     STOPPED = "stopped"  # a person ended it early; its waiting runs stay where they are
     FAILED = "failed"  # too many errors; state_reason says which
 
@@ -46,7 +46,7 @@ class RunKind(StrEnum):
     """Which part of a trial's training a run is."""
 
     SHORT = "short"  # up to the last rung; its state is the state of the trial
-    FULL = "full"  # a promoted trial, carried on from the short run's checkpoint
+    FULL = "full"  # a promoted trial to its last epoch; replicate 0 goes on from the short run
 
 
 class RunState(StrEnum):
@@ -138,6 +138,8 @@ studies = Table(
     _now("created_at"),
     _moment("finished_at"),
     _now("state_since"),
+    # In the state 'running', since the first claim, up to state_since: db.budgets.RAN_SECONDS.
+    Column("ran_seconds", Float(53), nullable=False, server_default=text("0")),
     UniqueConstraint("name"),
     _one_of("state", StudyState),
     CheckConstraint("direction IN ('minimize', 'maximize')", name="direction"),
@@ -183,6 +185,7 @@ runs = Table(
     Column("trial_id", ForeignKey(trials.c.id, ondelete="CASCADE"), nullable=False),
     Column("study_id", ForeignKey(studies.c.id, ondelete="CASCADE"), nullable=False),
     Column("kind", _Word(RunKind), nullable=False),
+    Column("replicate", Integer, nullable=False, server_default=text("0")),  # of a full run: seeds
     Column("spec", JSONB, nullable=False),  # a TrialSpec, flat: all a worker needs
     Column("pack_key", Text, nullable=False),
     Column("target_epochs", Integer, nullable=False),
@@ -203,9 +206,10 @@ runs = Table(
     _now("created_at"),
     _moment("started_at"),
     _moment("finished_at"),
-    UniqueConstraint("trial_id", "kind"),
+    UniqueConstraint("trial_id", "kind", "replicate"),
     _one_of("kind", RunKind),
     _one_of("state", RunState),
+    CheckConstraint("replicate = 0 OR replicate > 0 AND kind = 'full'", name="replicate"),
     CheckConstraint("target_epochs > 0", name="target_epochs"),
     CheckConstraint("width > 0", name="width"),
     CheckConstraint(

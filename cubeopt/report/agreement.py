@@ -13,7 +13,7 @@ LOW = 0.5
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of the trials whose short and full run are complete."""
+    """Of the trials whose short run, and the full run that goes on from it, are complete."""
 
     pairs: int
     spearman: float | None  # rank correlation, -1 to 1; None: fewer than FEWEST pairs, or all equal
@@ -32,7 +32,7 @@ def _values(runs: Sequence[RunRecord], kind: RunKind) -> dict[int, float]:
     return {
         run.trial_number: run.value
         for run in runs
-        if run.kind == kind and run.state == RunState.COMPLETE
+        if run.kind == kind and run.replicate == 0 and run.state == RunState.COMPLETE
         if run.value is not None and math.isfinite(run.value)
     }
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from cubeopt.report.replicates import Replicates
 from cubeopt.report.summary import Row, Summary
 
 _AXIS = {
@@ -21,7 +22,9 @@ _AXIS = {
     "effective_rank": "effective_rank: directions along which the outputs vary",
     "specialisation": "specialisation: bits the gate's choice tells of cell, sample and step",
 }
-_OF_A_ROW = frozenset({"number", "state", "kind", "epoch", "value", "test_value", "attempts"})
+_OF_A_ROW = frozenset(
+    {"number", "state", "kind", "replicate", "epoch", "value", "test_value", "attempts"}
+)
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,7 @@ def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Pic
         results=results,
         levels=_placed(levels, high - low, _right_end(curves, last_epoch)),
         rungs=summary.rungs,
-        stars=[
-            Star(row["number"], _within(row["value"], (low, high)), _star_label(row))
-            for row in rows
-            if row["kind"] == "full" and row["value"] is not None
-        ],
+        stars=_stars(summary, rows, (low, high)),
         last_epoch=last_epoch,
         last_trial=last_trial,
         epoch_ticks=_epoch_ticks(summary.rungs, last_epoch, logarithmic),
@@ -151,8 +150,9 @@ def _subtitle(summary: Summary, outside: int) -> str:
     parts = [f"{count} trial{'' if count == 1 else 's'}: {states}" if count else "no trials yet"]
     if best := summary.best:
         test = f", test split {best.test_value:.4f}" if best.test_value is not None else ""
+        mean = "" if best.seeds == 1 else f"mean of {best.seeds} seeds, "
         parts.append(
-            f"best: trial {best.trial}, {best.kind} run of {best.epochs} epochs, "
+            f"best: trial {best.trial}, {best.kind} run of {best.epochs} epochs, {mean}"
             f"{summary.metric} {best.value:.4f}{test}"
         )
     if outside:
@@ -223,9 +223,13 @@ def _curve_strokes(
     """One stroke a state; the full run of a trial starts where its short run ended."""
     drawn: dict[str, list[list[Row]]] = {name: [] for name in STYLES}
     short: list[Row] = []
-    for (_, kind), run in groupby(curves, key=lambda row: (row["trial"], row["kind"])):
+    for (_, kind, nth), run in groupby(
+        curves, key=lambda row: (row["trial"], row["kind"], row["replicate"])
+    ):
         points = list(run)
-        if kind == "full":
+        if kind == "full" and nth:
+            drawn["full"].append(points)  # of another seed: it begins at nothing
+        elif kind == "full":
             joint = [row for row in short[-1:] if row["trial"] == points[0]["trial"]]
             drawn["full"].append([*joint, *points])
         else:
@@ -276,9 +280,30 @@ def _style_of(row: Row) -> str:
     return "running" if row["state"] == "waiting" else row["state"]
 
 
+def _stars(summary: Summary, rows: Sequence[Row], limits: tuple[float, float]) -> list[Star]:
+    """One for each promoted trial; over several seeds it stands at the mean."""
+    stars = []
+    for each in summary.replicates:
+        if each.seeds > 1 and each.value is not None:
+            stars.append(Star(each.trial, _within(each.value, limits), _mean_label(each)))
+        if each.seeds == 1:
+            its = [row for row in rows if (row["number"], row["kind"]) == (each.trial, "full")]
+            stars += [
+                Star(each.trial, _within(row["value"], limits), _star_label(row))
+                for row in its
+                if row["value"] is not None
+            ]
+    return stars
+
+
 def _star_label(row: Row) -> str:
     state = "" if row["state"] == "complete" else f" ({row['state']})"
     return f"trial {row['number']}: {row['value']:.3f}{state}"
+
+
+def _mean_label(each: Replicates) -> str:
+    spread = "" if each.spread is None else f" ± {each.spread:.3f}"
+    return f"trial {each.trial}: {each.value:.3f}{spread}, {each.complete} of {each.seeds} seeds"
 
 
 def _within(value: float, limits: tuple[float, float]) -> float:
@@ -294,7 +319,8 @@ def _opacity(count: int) -> float:
 def _result_note(row: Row) -> str:
     reached = "no value" if row["value"] is None else f"{row['value']:.5g}"
     told = "" if row["test_value"] is None else f", test split {row['test_value']:.5g}"
-    head = f"<b>trial {row['number']}</b>, {row['kind']} run, {row['state']}, epoch {row['epoch']}"
+    kind = f"{row['kind']} run {row['replicate'] or ''}".rstrip()
+    head = f"<b>trial {row['number']}</b>, {kind}, {row['state']}, epoch {row['epoch']}"
     params = [
         f"{name}: {html.escape(f'{value:.4g}' if isinstance(value, float) else str(value))}"
         for name, value in row.items()

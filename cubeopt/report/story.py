@@ -22,6 +22,7 @@ def story(found: Records, number: int, workers: Sequence[WorkerRecord]) -> Row:
     runs = [run for run in found.runs if run.trial_number == number]
     attempts = [attempt for attempt in found.attempts if attempt.trial_number == number]
     names = {worker.id: worker for worker in workers}
+    replicate = {run.id: run.replicate for run in runs}
     return {
         "study": found.study.name,
         "trial": number,
@@ -32,7 +33,10 @@ def story(found: Records, number: int, workers: Sequence[WorkerRecord]) -> Row:
         "seed": runs[0].spec.get("seed"),
         "created": trial.created_at.isoformat(),
         "runs": [_run(run) for run in runs],
-        "attempts": [_attempt(attempt, names) for attempt in attempts],
+        "attempts": [
+            {"replicate": replicate[attempt.run_id], **_attempt(attempt, names)}
+            for attempt in attempts
+        ],
         "unlike": origins.unlike_attempts(attempts),
         "rungs": _rungs(found, number),
     }
@@ -41,6 +45,8 @@ def story(found: Records, number: int, workers: Sequence[WorkerRecord]) -> Row:
 def _run(run: RunRecord) -> Row:
     return {
         "kind": str(run.kind),
+        "replicate": run.replicate,
+        "seed": run.spec.get("seed"),
         "state": str(run.state),
         "epoch": run.epoch,
         "target_epochs": run.target_epochs,

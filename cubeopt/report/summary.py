@@ -8,12 +8,14 @@ from typing import Any
 
 import pandas
 
-from cubeopt.db import records
+from cubeopt.db import budgets, records
+from cubeopt.db.budgets import Account
 from cubeopt.db.engine import Engine
 from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, StudyRecord, TrialRecord
 from cubeopt.db.tables import EndClass, RunKind, RunState
-from cubeopt.report import agreement, origins, wording
+from cubeopt.report import agreement, origins, replicates, wording
 from cubeopt.report.agreement import Agreement
+from cubeopt.report.replicates import Replicates
 from cubeopt.search.study import Rungs, better
 
 Row = dict[str, Any]
@@ -22,21 +24,24 @@ _OF_RANKS = frozenset({"top1", "mrr"})  # take few values: different trials may 
 
 @dataclass(frozen=True)
 class Best:
-    """The run that a study would export; validation decides, the test value stands beside it."""
+    """The trial that a study would export; validation decides, the test value stands beside it."""
 
     trial: int
     kind: str
     epochs: int
-    value: float
+    value: float  # over several seeds the mean, and so is the test value
+    spread: float | None  # standard deviation over the seeds
+    seeds: int  # with a result
     test_value: float | None
     params: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class PromotedRun:
-    """A trial carried on to the full run."""
+    """A full run of a promoted trial."""
 
     trial: int
+    seed: int
     state: str
     epochs: int
     value: float | None
@@ -54,6 +59,7 @@ class Summary:
     direction: str
     trials: dict[str, int]
     promotions: list[PromotedRun]
+    replicates: list[Replicates]
     best: Best | None
     baselines: dict[str, float | int | None]
     dataset: dict[str, Any]
@@ -78,6 +84,7 @@ class Records:
     runs: list[RunRecord]
     epochs: list[EpochRecord]
     attempts: list[AttemptRecord]
+    budgets: list[Account]
 
 
 def load(engine: Engine, name: str) -> Records:
@@ -89,6 +96,7 @@ def load(engine: Engine, name: str) -> Records:
         runs=records.runs(engine, study.id),
         epochs=records.epochs(engine, study.id),
         attempts=records.attempts(engine, study.id),
+        budgets=budgets.accounts(engine, study.id),
     )
 
 
@@ -113,6 +121,7 @@ def summarize(
         direction=study.direction,
         trials={str(state): states[state] for state in RunState},
         promotions=[_promotion(run) for run in full_runs],
+        replicates=replicates.replicates(runs),
         best=best,
         baselines=baselines,
         dataset={
@@ -140,6 +149,7 @@ def trial_rows(
             "number": run.trial_number,
             "state": str(run.state),
             "kind": str(run.kind),
+            "replicate": run.replicate,
             "epoch": run.epoch,
             "value": _finite(run.value),
             "test_value": _finite(run.test_value),
@@ -166,6 +176,7 @@ def curves(runs: Sequence[RunRecord], epochs: Sequence[EpochRecord]) -> list[Row
         {
             "trial": run.trial_number,
             "kind": str(run.kind),
+            "replicate": run.replicate,
             "epoch": epoch,
             "value": value,
             "state": str(run.state),
@@ -177,7 +188,7 @@ def curves(runs: Sequence[RunRecord], epochs: Sequence[EpochRecord]) -> list[Row
 
 
 def _ordered(runs: Iterable[RunRecord]) -> list[RunRecord]:
-    return sorted(runs, key=lambda run: (run.trial_number, run.kind == RunKind.FULL))
+    return sorted(runs, key=lambda run: (run.trial_number, run.kind == RunKind.FULL, run.replicate))
 
 
 def _finite(value: float | None) -> float | None:
@@ -187,6 +198,7 @@ def _finite(value: float | None) -> float | None:
 def _promotion(run: RunRecord) -> PromotedRun:
     return PromotedRun(
         trial=run.trial_number,
+        seed=run.spec["seed"],
         state=str(run.state),
         epochs=run.epoch,
         value=_finite(run.value),
@@ -197,26 +209,47 @@ def _promotion(run: RunRecord) -> PromotedRun:
 def _best(
     study: StudyRecord, trials: Sequence[TrialRecord], runs: Sequence[RunRecord]
 ) -> Best | None:
-    """The best completed full run, else the best completed short run; of equals the earlier."""
+    """The best promoted trial, else the best completed short run; of equals the earlier."""
+    sign = 1.0 if study.direction == "minimize" else -1.0
     params = {trial.number: trial.params for trial in trials}
-    for kind in (RunKind.FULL, RunKind.SHORT):
-        candidates = [
-            Best(
-                trial=run.trial_number,
-                kind=str(kind),
-                epochs=run.epoch,
-                value=value,
-                test_value=_finite(run.test_value),
-                params=params[run.trial_number],
-            )
-            for run in _ordered(runs)
-            if run.kind == kind and run.state == RunState.COMPLETE
-            if (value := _finite(run.value)) is not None
-        ]
-        if candidates:
-            choose = min if study.direction == "minimize" else max
-            return choose(candidates, key=lambda candidate: candidate.value)
-    return None
+    # A mean without the seed that diverged is one over lucky seeds, a mean of fewer one of luck.
+    promoted = [
+        ((bool(each.diverged), not each.whole, sign * each.value), each)
+        for each in replicates.replicates(runs)
+        if each.value is not None
+    ]
+    if promoted:
+        _, best = min(promoted, key=lambda ranked: ranked[0])
+        assert best.value is not None
+        return Best(
+            trial=best.trial,
+            kind=str(RunKind.FULL),
+            epochs=best.epochs,
+            value=best.value,
+            spread=best.spread,
+            seeds=best.complete,
+            test_value=best.test_value,
+            params=params[best.trial],
+        )
+    short = [
+        (sign * value, run)
+        for run in _ordered(runs)
+        if run.kind == RunKind.SHORT and run.state == RunState.COMPLETE
+        if (value := _finite(run.value)) is not None
+    ]
+    if not short:
+        return None
+    value, run = min(short, key=lambda ranked: ranked[0])
+    return Best(
+        trial=run.trial_number,
+        kind=str(RunKind.SHORT),
+        epochs=run.epoch,
+        value=sign * value,
+        spread=None,
+        seeds=1,
+        test_value=_finite(run.test_value),
+        params=params[run.trial_number],
+    )
 
 
 def _warnings(
@@ -278,18 +311,47 @@ def _identical(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _ended_badly(runs: Sequence[RunRecord], trials: Sequence[TrialRecord]) -> list[str]:
-    warnings = []
     causes = {trial.number: _cause(trial.reason) for trial in trials}
-    for kind, name in ((RunKind.SHORT, ""), (RunKind.FULL, "the full run of ")):
-        of_kind = [run for run in runs if run.kind == kind]
-        diverged = [run.trial_number for run in of_kind if run.end_class == EndClass.DIVERGED]
-        failed = [run.trial_number for run in of_kind if run.state == RunState.FAILED]
+    short = [run for run in runs if run.kind == RunKind.SHORT]
+    full = [run for run in runs if run.kind == RunKind.FULL]
+    warnings = []
+    for of_kind, diverged, failed in ((each, *_bad(each)) for each in (short, full)):
         if diverged:
-            warnings.append(f"diverged (a result was not finite): {name}{wording.trials(diverged)}")
+            named = (
+                wording.trials(_numbers(diverged))
+                if of_kind is short
+                else _full_runs(diverged, full)
+            )
+            warnings.append(f"diverged (a result was not finite): {named}")
         if failed:
-            why = causes if kind == RunKind.SHORT else {}
-            warnings.append(f"failed: {name}{_by_cause(failed, why)}{_streak(of_kind)}")
+            named = (
+                _by_cause(_numbers(failed), causes)
+                if of_kind is short
+                else _full_runs(failed, full)
+            )
+            warnings.append(f"failed: {named}{_streak(of_kind)}")
     return warnings
+
+
+def _bad(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Those that diverged, and those that failed."""
+    return (
+        [run for run in runs if run.end_class == EndClass.DIVERGED],
+        [run for run in runs if run.state == RunState.FAILED],
+    )
+
+
+def _full_runs(bad: Sequence[RunRecord], full: Sequence[RunRecord]) -> str:
+    """Full runs by trial, and by seed where trials have several."""
+    if not any(run.replicate for run in full):
+        return f"the full run of {wording.trials(_numbers(bad))}"
+    return ", ".join(
+        f"the full run of trial {run.trial_number} with seed {run.spec['seed']}" for run in bad
+    )
+
+
+def _numbers(runs: Sequence[RunRecord]) -> list[int]:
+    return [run.trial_number for run in runs]
 
 
 def _cause(reason: Row | None) -> str:

@@ -1,4 +1,4 @@
-"""What a person should know of a study before it runs: what its sampler will not do."""
+"""What a person should know of a study before it runs: what it will not do."""
 
 from cubeopt.search.proposals import modelled
 from cubeopt.search.samplers import Cmaes, Gp, Grid, Nsgaii, Tpe
@@ -7,7 +7,7 @@ from cubeopt.search.study import StudySpec
 
 def notes(spec: StudySpec) -> list[str]:
     """One line for each limit; none for a study without any."""
-    found = [_budget(spec), _chance(spec), _startup(spec), _pruned(spec)]
+    found = [_budget(spec), _chance(spec), _startup(spec), _pruned(spec), _promoted(spec)]
     return [note for note in found if note is not None]
 
 
@@ -16,6 +16,13 @@ def _budget(spec: StudySpec) -> str | None:
     points, trials = spec.points(), spec.budget.trials
     if points is None or len(points) == trials:
         return None
+    if trials is None:
+        if isinstance(spec.sampler, Grid):
+            return None
+        return (
+            f"the space has {len(points)} points, and there is no budget.trials: when all were "
+            "tried, points are repeated"
+        )
     if isinstance(spec.sampler, Grid):
         if len(points) > trials:
             return (
@@ -56,6 +63,8 @@ def _chance(spec: StudySpec) -> str | None:
 def _startup(spec: StudySpec) -> str | None:
     """A budget that is spent before the sampler begins."""
     sampler, trials = spec.sampler, spec.budget.trials
+    if trials is None:
+        return None
     if isinstance(sampler, Nsgaii) and sampler.population >= trials:
         return (
             f"the first generation of nsgaii is drawn at random until {sampler.population} trials "
@@ -80,3 +89,27 @@ def _pruned(spec: StudySpec) -> str | None:
         f"{spec.sampler.name} learns only from trials that reach epoch {spec.short_epochs}, not "
         f"from those that {spec.rungs.rule} prunes before; rungs.rule: none prunes nobody"
     )
+
+
+def _promoted(spec: StudySpec) -> str | None:
+    """A promotion that comes to nothing."""
+    promotion, trials, epochs = spec.promotion, spec.trials(), spec.budget.epochs
+    if promotion.top == 0:
+        return None
+    if promotion.top is not None and trials is None:
+        return (
+            "promotion.top waits for the end of all trials, and without budget.trials there is "
+            "none: no full run is begun; promotion.reduction_factor promotes as results come"
+        )
+    factor = promotion.reduction_factor
+    if factor is not None and trials is not None and trials < factor:
+        return (
+            f"promotion.reduction_factor is {factor:g}, but there are only {trials} trials: none "
+            "is promoted"
+        )
+    if epochs is not None and epochs < spec.full_epochs:
+        return (
+            f"budget.epochs is {epochs}, but one trial needs {spec.full_epochs} to the end of its "
+            "full run: none gets there"
+        )
+    return None

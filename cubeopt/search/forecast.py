@@ -1,10 +1,14 @@
 """What a study will ask for: its epochs, with and without pruning, and the shapes of its trials."""
 
+import bisect
+import math
 import random
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cubeopt.search import rungs, space
+from cubeopt.search.rungs import Standing
 from cubeopt.search.space import Point
 from cubeopt.search.study import StudySpec
 from cubeopt.trial import CubeShape
@@ -18,10 +22,12 @@ _DRAWN = 256  # points of a large space
 class Epochs:
     """All epochs of a study, in expectation."""
 
+    trials: float
     reaching: tuple[float, ...]  # trials that come to each rung
-    unpruned: int  # if every trial went through all rungs
+    unpruned: float  # if every trial went through all rungs
     pruned: float
-    full: int  # of the promoted, from where their short runs ended
+    full: float  # of the promoted, from where their short runs ended, and of their further seeds
+    ends: str  # the budget that is spent first
 
 
 @dataclass(frozen=True)
@@ -32,28 +38,37 @@ class Share:
     share: float
 
 
-def epochs(spec: StudySpec) -> Epochs:
-    """By sending trials through the study's own rule, in many orders.
+def epochs(spec: StudySpec, limits: Mapping[str, float] | None = None) -> Epochs:
+    """By sending trials through the study's own rules, one after the other, in many orders.
 
     A trial that is better at one rung is taken to be better at all; the sampler is taken not to
-    learn. One that proposes better and better trials prunes fewer.
+    learn. One that proposes better and better trials prunes fewer. *limits* are the epochs that
+    other budgets than that of epochs have room for, by name.
     """
-    trials = spec.trials()
-    count = min(trials, _SIMULATED)
-    sums = [0] * len(spec.rungs.epochs)
-    for order in range(_ORDERS):
-        for rung, came in enumerate(_came(spec, count, random.Random(order))):
-            sums[rung] += came
-    scale = trials / (count * _ORDERS)
-    reaching = tuple(came * scale for came in sums)
-    ends = spec.rungs.epochs
-    legs = [end - start for start, end in zip((0, *ends[:-1]), ends, strict=True)]
-    promoted = min(spec.promotion.top, trials)
+    limits = dict(limits or {})
+    if spec.budget.epochs is not None:
+        limits["epochs"] = spec.budget.epochs
+    tightest = min(limits, key=lambda name: limits[name], default="trials")
+    limit, trials = limits.get(tightest, math.inf), spec.trials()
+    count = min(_SIMULATED if trials is None else trials, _SIMULATED)
+    orders = [_Course(spec, count, limit, random.Random(order)) for order in range(_ORDERS)]
+    spent = _mean([each.spent for each in orders])
+    scale = limit / spent if trials is None else min(trials / count, limit / spent)
+    scale = max(1.0, scale)
+    tried = scale * _mean([len(each.at[0]) for each in orders])
+    full = scale * _mean([each.full for each in orders])
+    pruned = scale * spent - full
+    wanted = spec.promotion.top or 0
+    if trials is not None and tried >= trials and wanted:
+        wanted = min(wanted, trials) * _full(spec)
+        full = min(wanted, limit - pruned)
     return Epochs(
-        reaching=reaching,
-        unpruned=trials * spec.short_epochs,
-        pruned=sum(came * leg for came, leg in zip(reaching, legs, strict=True)),
-        full=promoted * (spec.full_epochs - spec.short_epochs),
+        trials=tried,
+        reaching=tuple(scale * _mean([len(e.at[rung]) for e in orders]) for rung in _rungs(spec)),
+        unpruned=min(tried * spec.short_epochs, limit),
+        pruned=pruned,
+        full=full,
+        ends="trials" if tried == trials and full >= wanted else tightest,
     )
 
 
@@ -83,16 +98,60 @@ def _drawn(spec: StudySpec) -> list[Point]:
     ]
 
 
-def _came(spec: StudySpec, count: int, source: random.Random) -> list[int]:
-    """How many of *count* trials, one after the other, come to each rung."""
-    at: list[list[float]] = [[] for _ in spec.rungs.epochs]
-    direction = spec.objective.direction
-    for _ in range(count):
-        value = source.random()
-        for rung, epoch in enumerate(spec.rungs.epochs):
-            others = at[rung]
-            ends = rungs.prune(spec.rungs, epoch, value, others, direction)
-            others.append(value)
-            if ends:
+class _Course:
+    """*count* trials, one after the other, until *limit* epochs are spent."""
+
+    def __init__(self, spec: StudySpec, count: int, limit: float, source: random.Random) -> None:
+        self._spec, self._limit = spec, limit
+        self.at: list[list[float]] = [[] for _ in _rungs(spec)]  # values of those that came there
+        self.spent, self.full = 0.0, 0.0  # epochs, and those of full runs among them
+        self._completed: list[float] = []  # the best first
+        self._promoted: set[float] = set()
+        for _ in range(count):
+            if self.spent >= limit:
                 break
-    return [len(values) for values in at]
+            self._try(source.random())
+
+    def _try(self, value: float) -> None:
+        """A trial as good as *value*; less is better, whatever the study says."""
+        ends, rungs_ = self._spec.rungs.epochs, self._spec.rungs
+        for rung, (start, epoch) in enumerate(zip((0, *ends[:-1]), ends, strict=True)):
+            self._spend(epoch - start)
+            others = self.at[rung]
+            before = [
+                Standing(value, [each for each in self.at[earlier] if each != value])
+                for earlier in range(rung - 1, max(-1, rung - 1 - rungs_.patience), -1)
+            ]
+            cut = rungs.prune(rungs_, epoch, value, others, "minimize", before)
+            others.append(value)
+            if cut:
+                return
+        bisect.insort(self._completed, value)
+        self._promote()
+
+    def _promote(self) -> None:
+        factor = self._spec.promotion.reduction_factor
+        if factor is None:
+            return
+        due = set(self._completed[: math.floor(len(self._completed) / factor)])
+        for _ in due - self._promoted:
+            self.full += self._spend(_full(self._spec))
+        self._promoted |= due
+
+    def _spend(self, epochs: float) -> float:
+        had = min(epochs, self._limit - self.spent)
+        self.spent += had
+        return had
+
+
+def _full(spec: StudySpec) -> int:
+    """Epochs of a promoted trial beyond its short run."""
+    return spec.full_epochs * spec.promotion.seeds - spec.short_epochs
+
+
+def _rungs(spec: StudySpec) -> range:
+    return range(len(spec.rungs.epochs))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -31,7 +31,7 @@ class Mirror:
     def __init__(self, storage: RDBStorage, spec: StudySpec) -> None:
         self._storage, self._spec = storage, spec
         self._points = spec.points()
-        self.trials = spec.trials()  # how many there will be
+        self.trials = spec.trials()  # how many there will be; None: until another budget is spent
         self._study = optuna.create_study(
             storage=storage,
             study_name=spec.name,

@@ -50,30 +50,81 @@ class Objective(Section):
 
 
 class Rungs(Section):
-    """At which epochs trials are compared, and what share goes on; the last one ends the trial."""
+    """At which epochs trials are compared, and what share goes on; the last one ends the trial.
+
+    *patience*: a trial is cut at the first rung where it fails the rule's test after having failed
+    it at each of the *patience* rungs before; 0 cuts at the first failure.
+    """
 
     epochs: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (1, 2, 5)
     rule: Literal["asha", "median", "none"] = "asha"
     reduction_factor: Annotated[float, Field(gt=1.0)] = 3.0  # asha: one in so many goes on
     min_trials: Annotated[int, Field(ge=1)] = 1  # results at a rung, from which on it may cut
+    patience: Annotated[int, Field(ge=0)] = 0  # failed tests in a row that are forgiven
 
     @model_validator(mode="after")
     def _check(self) -> "Rungs":
         if self.epochs[0] < 1 or list(self.epochs) != sorted(set(self.epochs)):
             raise ValueError(f"epochs must rise and start at 1 or more, got {list(self.epochs)}")
+        compared = len(self.epochs) - 1
+        if self.patience and self.patience >= compared:
+            raise ValueError(
+                f"patience {self.patience} would cut nobody: trials are compared at {compared} "
+                "rungs, all but the last; give more epochs, or less patience"
+            )
         return self
 
 
 class Promotion(Section):
-    """How many of the best completed trials are carried on to the full run."""
+    """Which completed trials are carried on to the full run, and over how many seeds.
 
-    top: Annotated[int, Field(ge=0)] = 1
+    *top*: so many of the best, when all short runs have ended; the default is 1.
+    *reduction_factor*: one in so many, as the results come: of n completed trials the best
+    floor(n / reduction_factor) are promoted unless they were before, and nobody waits (the
+    promotion of asynchronous successive halving, Li et al. 2018, algorithm 2).
+    *seeds*: full runs of each promoted trial. The first has the trial's own seed and goes on from
+    its checkpoint; the others have the seeds that follow it and begin at nothing.
+    """
+
+    top: Annotated[int, Field(ge=0)] | None = None
+    reduction_factor: Annotated[float, Field(gt=1.0)] | None = None
+    seeds: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_rule(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        top, factor = given.get("top"), given.get("reduction_factor")
+        if top is not None and factor is not None:
+            raise ValueError(
+                f"top ({top}) waits for all trials, reduction_factor ({factor}) promotes as "
+                "results come; give one of them"
+            )
+        return {**given, "top": 1} if top is None and factor is None else given
 
 
 class Budget(Section):
-    """Where the study ends."""
+    """Where the study ends: at the first of these that is spent. What counts:
 
-    trials: Annotated[int, Field(ge=1)] = 20
+    *trials*: all that were asked for. *epochs*: all that were recorded, of short and full runs.
+    *hours*: the time in the state 'running' since the first run was claimed; not while the study is
+    paused, stopped or failed. *device_hours*: the time that workers held runs of it, each worker's
+    once however many runs there are in its pack.
+    """
+
+    trials: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    hours: Annotated[float, Field(gt=0.0)] | None = None
+    device_hours: Annotated[float, Field(gt=0.0)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Budget":
+        if all(value is None for value in self.model_dump().values()):
+            raise ValueError(
+                "a study needs an end; give at least one of trials, epochs, hours and device_hours"
+            )
+        return self
 
 
 class StudySpec(Section):
@@ -86,7 +137,7 @@ class StudySpec(Section):
     sampler: Sampler = Tpe()
     rungs: Rungs = Rungs()
     promotion: Promotion = Promotion()
-    budget: Budget = Budget()
+    budget: Budget = Budget(trials=20)
     code: Code = "warn"
 
     @property
@@ -120,11 +171,15 @@ class StudySpec(Section):
         found = {name: some for name, some in values.items() if some is not None}
         return space.listed(self.search, found) if len(found) == len(values) else None
 
-    def trials(self) -> int:
-        """How many trials the study will have: its budget, or the whole grid if that is less."""
+    def trials(self) -> int | None:
+        """How many trials the study has at most: its budget, or the whole grid if that is less.
+
+        None where another budget ends it.
+        """
         if not isinstance(self.sampler, Grid):
             return self.budget.trials
-        return min(self.budget.trials, len(self.points() or ()))
+        points = len(self.points() or ())
+        return points if self.budget.trials is None else min(self.budget.trials, points)
 
     def _values(self, name: str, distribution: BaseDistribution) -> list[Any] | None:
         if isinstance(self.sampler, Grid) and name in self.sampler.points:
@@ -183,11 +238,15 @@ def parse(content: Mapping[str, Any], where: str) -> StudySpec:
     return spec
 
 
-def planned(content: Mapping[str, Any]) -> int:
-    """How many trials a study in the storage will have; *content* is its file, checked before."""
+def planned(content: Mapping[str, Any]) -> int | None:
+    """How many trials a study in the storage has at most, as `StudySpec.trials`.
+
+    *content* is its file, checked before.
+    """
     if content.get("sampler", {}).get("name") == "grid":
         return parse(content, f"study {content['name']}").trials()
-    return int(content["budget"]["trials"])
+    trials = content["budget"].get("trials")
+    return None if trials is None else int(trials)
 
 
 def _check_search(spec: StudySpec, base: TrialSpec, where: str) -> None:

@@ -9,7 +9,8 @@ import threading
 
 from optuna.storages import RDBStorage
 
-from cubeopt.db import breaker, leader, orders, queue, records
+from cubeopt.db import breaker, budgets, leader, orders, queue, records
+from cubeopt.db.budgets import Account
 from cubeopt.db.engine import Engine, optuna_url
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
@@ -55,6 +56,8 @@ class Coordinator:
     def __init__(self, engine: Engine, storage: RDBStorage) -> None:
         self._engine, self._storage = engine, storage
         self._studies: dict[int, tuple[StudySpec, Mirror]] = {}
+        self._leaving: dict[int, Mirror] = {}  # of studies that run no more, but workers held runs
+        self._complete: dict[int, int] = {}  # trials when promotion was last looked at
 
     def tick(self) -> None:
         """Do everything that is due, once."""
@@ -62,11 +65,11 @@ class Coordinator:
         if lost:
             logger.warning("leases expired, runs returned to the queue: %s", lost)
         for record in records.studies(self._engine):
-            if record.state != StudyState.RUNNING:
-                self._studies.pop(record.id, None)  # once resumed, it is looked at anew
-                continue
             try:
-                self._advance(record)
+                if record.state == StudyState.RUNNING:
+                    self._advance(record)
+                else:
+                    self._settle(record)
             except KeyError:  # Optuna's word for a study that somebody deleted meanwhile
                 if any(each.id == record.id for each in records.studies(self._engine)):
                     raise
@@ -84,14 +87,39 @@ class Coordinator:
             logger.warning("study %s failed: %s", record.name, reason)
             self._show(record, counterpart)
             return
+        spent = budgets.spent(self._engine, record.id, record.spec)
+        if spent is not None:
+            self._close(record, spent)
+            return
         counts = records.counts(self._engine, record.id)
         self._ask(record, spec, counterpart, counts)
-        if sum(counts[state] for state in _ENDED) >= counterpart.trials:
-            self._promote(record, spec, counterpart)
+        if spec.promotion.top is None and counts[RunState.COMPLETE] != self._complete.get(
+            record.id
+        ):
+            self._promote(record, spec)
+            self._complete[record.id] = counts[RunState.COMPLETE]
+        ended = sum(counts[state] for state in _ENDED)
+        if counterpart.trials is not None and ended >= counterpart.trials:
+            self._finish(record, spec, counterpart)
+
+    def _settle(self, record: StudyRecord) -> None:
+        """Of a study that runs no more, Optuna shall have what the workers still report."""
+        opened = self._studies.pop(record.id, None)  # once resumed, it is looked at anew
+        if opened is not None:
+            self._leaving[record.id] = opened[1]
+        if record.id not in self._leaving:
+            return
+        held = any(
+            records.counts(self._engine, record.id, kind)[RunState.RUNNING] for kind in RunKind
+        )
+        self._show(record, self._leaving[record.id])
+        if not held:
+            del self._leaving[record.id]
 
     def _opened(self, record: StudyRecord) -> tuple[StudySpec, Mirror]:
         """The study's file and counterpart; at first sight, what was asked but not queued is."""
         if record.id not in self._studies:
+            self._leaving.pop(record.id, None)
             spec = study.parse(record.spec, f"study {record.name}")
             samplers.check_installed(spec.sampler)
             counterpart = Mirror(self._storage, spec)
@@ -133,7 +161,8 @@ class Coordinator:
         """Keep enough trials waiting that no worker has to wait for a sampler."""
         asked = sum(counts.values())
         wanted = max(_AHEAD, counts[RunState.RUNNING]) - counts[RunState.WAITING]
-        count = min(wanted, counterpart.trials - asked)
+        trials = counterpart.trials
+        count = wanted if trials is None else min(wanted, trials - asked)
         if count > 0:
             self._enqueue(record, spec, counterpart.ask(count, asked))
 
@@ -155,30 +184,50 @@ class Coordinator:
         if trials:
             queue.enqueue(self._engine, record.id, trials)
 
-    def _promote(self, record: StudyRecord, spec: StudySpec, counterpart: Mirror) -> None:
+    def _promote(self, record: StudyRecord, spec: StudySpec) -> bool:
+        """Start the full runs that are due; whether there were new ones."""
+        results = records.results(self._engine, record.id)
+        due = rungs.promote(results, spec.promotion, record.direction)
+        seeds = spec.promotion.seeds
+        new = queue.promote(self._engine, record.id, due, spec.full_epochs, seeds)
+        if new:
+            logger.info("study %s: %d new full runs of trials among %s", record.name, new, due)
+        return new > 0
+
+    def _finish(self, record: StudyRecord, spec: StudySpec, counterpart: Mirror) -> None:
         """All short runs have ended: start the full runs, or end the study when they have ended."""
         runs = records.runs(self._engine, record.id)
-        results = {
-            run.trial_number: run.value
-            for run in runs
-            if run.kind == RunKind.SHORT and run.state == RunState.COMPLETE
-        }
-        chosen = rungs.promote(results, spec.promotion, record.direction)
         full = [run for run in runs if run.kind == RunKind.FULL]
-        if chosen and not full:
-            logger.info("study %s: promoting trials %s", record.name, chosen)
-            queue.promote(self._engine, record.id, chosen, spec.full_epochs)
+        if spec.promotion.top and not full and self._promote(record, spec):
             return
         if any(run.state not in _ENDED for run in full):
             return
-        counterpart.note(
-            "full runs",
-            {str(run.trial_number): {"epochs": run.epoch, "value": run.value} for run in full},
-        )
+        noted = {
+            f"{run.trial_number}, replicate {run.replicate}"
+            if run.replicate
+            else f"{run.trial_number}": {"epochs": run.epoch, "value": run.value}
+            for run in full
+        }
+        counterpart.note("full runs", noted)
         state, reason = StudyState.COMPLETE, f"all {counterpart.trials} trials have ended"
-        if not results:
+        short = [run for run in runs if run.kind == RunKind.SHORT]
+        if all(run.state != RunState.COMPLETE for run in short):
             state, reason = StudyState.FAILED, "no trial reached the last rung"
         elif full and all(run.state != RunState.COMPLETE for run in full):
             state, reason = StudyState.FAILED, "no promoted trial finished its full run"
+        self._end(record, state, reason)
+
+    def _close(self, record: StudyRecord, spent: Account) -> None:
+        """A budget is spent: end the study where it is; what is unfinished waits."""
+        counts = [records.counts(self._engine, record.id, kind) for kind in RunKind]
+        unfinished = sum(each[RunState.WAITING] + each[RunState.RUNNING] for each in counts)
+        reason = str(spent)
+        if unfinished:
+            reason += f"; {unfinished} run{'s' * (unfinished > 1)} unfinished"
+        if not any(each[RunState.COMPLETE] for each in counts):
+            reason += "; no trial reached the last rung"
+        self._end(record, StudyState.COMPLETE, reason)
+
+    def _end(self, record: StudyRecord, state: StudyState, reason: str) -> None:
         if orders.end(self._engine, record.id, state, reason):
             logger.info("study %s: %s, %s", record.name, state, reason)

@@ -11,6 +11,7 @@ from cubeopt.db.queue import Claim
 from cubeopt.db.tables import RunKind
 from cubeopt.errors import CheckpointError, CubeoptError, StorageLostError
 from cubeopt.search import rungs, study
+from cubeopt.search.rungs import Standing
 from cubeopt.service.events import Event, Happening
 from cubeopt.service.station import Held, Station
 from cubeopt.training import checkpoint
@@ -29,17 +30,23 @@ class Pack:
         self._station, self._run = station, run
         self.held: dict[int, Held] = {}
         self._unsent: dict[int, deque[EpochReport]] = {}  # by slot, the oldest first
+        self._spent: dict[int, str | None] = {}  # by slot, to be given back: the checkpoint for it
         self._tested = True  # False while a suspect has to show that it was not at fault
 
     @property
     def places(self) -> int:
-        """How many runs may join now; none beside a suspect, or while reports wait."""
-        return len(self._run.free) if self._tested and not self._unsent else 0
+        """How many runs may join now; none beside a suspect, or while anything is untold."""
+        return len(self._run.free) if self._tested and not self._untold else 0
+
+    @property
+    def _untold(self) -> int:
+        """How many runs have something for the storage to hear."""
+        return len(self._unsent) + len(self._spent)
 
     @property
     def waits(self) -> bool:
         """Whether reports wait, and the storage may hear them now."""
-        return bool(self._unsent) and not self._station.heart.unheard
+        return self._untold > 0 and not self._station.heart.unheard
 
     @property
     def idle(self) -> bool:
@@ -79,8 +86,8 @@ class Pack:
         Raises StorageLostError when that cannot be written down: their leases will expire.
         """
         self.report(())
-        if self._unsent:
-            raise StorageLostError(f"{len(self._unsent)} runs have reports that were not heard")
+        if self._untold:
+            raise StorageLostError(f"{self._untold} runs have reports that were not heard")
         self.give_back({each.lease for each in self.held.values()})
 
     def put_back(self) -> None:
@@ -97,11 +104,11 @@ class Pack:
             self._leave(slot)
 
     def give_back(self, recalled: Container[Lease]) -> None:
-        """Stop training what a person has recalled: it waits, or has ended by their word."""
+        """Stop training what was recalled: it waits, or has ended by a person's word."""
         slots = [
             slot
             for slot, each in self.held.items()
-            if each.lease in recalled and slot not in self._unsent
+            if each.lease in recalled and slot not in self._unsent and slot not in self._spent
         ]
         for slot in slots:  # one by one: what has gone back is safe, whatever becomes of the next
             self._station.release([self.held[slot]], checkpoint=self._saved(slot))
@@ -151,6 +158,8 @@ class Pack:
                 return
             for slot, written in first.items():
                 self._heard(slot, written, verdicts[written.run_id])
+        if not heart.unheard:
+            self._return_spent()
 
     def _heard(self, slot: int, written: EpochReport, verdict: Verdict) -> None:
         """Act on what the storage answered to the oldest report of *slot*."""
@@ -162,11 +171,22 @@ class Pack:
             del self._unsent[slot]
             if verdict is not Verdict.LOST and written.checkpoint is not None:
                 self._station.shelf.forget_older(written.checkpoint, each.claim.token)
-        what = Happening.EPOCH if goes_on else Happening(verdict)
+        stays = verdict in (Verdict.GO_ON, Verdict.SPENT)
+        what = Happening.EPOCH if stays else Happening(verdict)
         self._station.tell(Event(what, each.claim, written.epoch, written.value))
-        if not goes_on:
+        if verdict is Verdict.SPENT:
+            # Beyond that epoch nothing was recorded, so nothing is saved.
+            self._spent[slot] = None if waiting else self._saved(slot)
+            self._run.empty(slot)
+        elif not goes_on:
             self._leave(slot)
         self._tested = True  # a suspect is alone: this report is its own
+
+    def _return_spent(self) -> None:
+        """Give back what trains no more because its study's budget is spent."""
+        for slot, saved in list(self._spent.items()):
+            self._station.release([self.held[slot]], checkpoint=saved)
+            self._leave(slot)
 
     def _checked(self, end: EpochEnd) -> EpochReport | None:
         """The report of an ended epoch; None of a run that left while it was made."""
@@ -219,6 +239,7 @@ class Pack:
     def _leave(self, slot: int) -> None:
         each = self.held.pop(slot)
         self._unsent.pop(slot, None)
+        self._spent.pop(slot, None)
         self._run.empty(slot)
         self._station.heart.drop([each.lease])
 
@@ -227,5 +248,10 @@ def _decide(question: RungQuestion) -> bool:
     """Whether the rules of its study end a trial at this rung."""
     spec = study.parse(question.study_spec, "study")
     return rungs.prune(
-        spec.rungs, question.epoch, question.value, question.others, spec.objective.direction
+        spec.rungs,
+        question.epoch,
+        question.value,
+        question.others,
+        spec.objective.direction,
+        [Standing(value, others) for value, others in question.before],
     )

@@ -44,7 +44,6 @@ class Cost:
 class Plan:
     """A study before it begins."""
 
-    epochs: Epochs
     costs: Sequence[Cost]
     unmeasured: float  # share of the trials whose shapes were too many to measure
 
@@ -86,7 +85,17 @@ def plan(
             return None
         costs.append(_cost(share, best, weighed))
     tell(len(measured), len(measured))
-    return Plan(forecast.epochs(spec), costs, sum(share.share for share in rest))
+    return Plan(costs, sum(share.share for share in rest))
+
+
+def epochs(spec: StudySpec, made: Plan, workers: int) -> Epochs:
+    """How far the study comes with so many *workers*, each with a device like this machine's."""
+    seconds, limits = made.epoch_seconds, {}
+    if spec.budget.hours is not None:
+        limits["hours"] = spec.budget.hours * 3600.0 * workers / seconds
+    if spec.budget.device_hours is not None:
+        limits["device_hours"] = spec.budget.device_hours * 3600.0 / seconds
+    return forecast.epochs(spec, limits)
 
 
 def _cost(share: Share, best: dict[str, float], weighed: dict[str, float]) -> Cost:

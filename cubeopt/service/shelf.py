@@ -1,5 +1,7 @@
 """Where workers keep the checkpoints of runs: STUDY/trial_00003/full/epoch_00050.t7.
 
+Full runs over further seeds have folders of their own: full_1, full_2.
+
 One that was made in the course of an epoch has its batches in the name: epoch_00050_batch_00017.t7.
 
 The token of the lease stands in the name: the file of a zombie is not that of its successor.
@@ -52,7 +54,8 @@ class Shelf:
     def put(self, run: PackRun, claim: Claim, slot: int, metrics: Mapping[str, float]) -> str:
         """Write a checkpoint of where a run stands; its path below the folder."""
         epoch, batches = divmod(run.steps_done(slot), run.steps_per_epoch)
-        parent = Path(claim.study) / f"trial_{claim.trial_number:05d}" / claim.kind
+        kind = f"{claim.kind}_{claim.replicate}" if claim.replicate else claim.kind
+        parent = Path(claim.study) / f"trial_{claim.trial_number:05d}" / kind
         begun = f"_batch_{batches:05d}" if batches else ""
         path = parent / f"epoch_{epoch:05d}{begun}.t{claim.token}"
         checkpoint.save(

@@ -115,8 +115,9 @@ def enqueue(engine: Engine, name: str, values: Mapping[str, Any]) -> tuple[int, 
     asked = sum(records.counts(engine, record.id).values())
     if record.state not in (StudyState.RUNNING, StudyState.PAUSED):
         raise StateError(f"study {name!r} is {record.state}; only one that runs takes a trial")
-    if asked >= spec.trials():
-        raise StateError(f"study {name!r} has asked for all of its {spec.trials()} trials")
+    trials = spec.trials()
+    if trials is not None and asked >= trials:
+        raise StateError(f"study {name!r} has asked for all of its {trials} trials")
     with mirror.translated():
         return mirror.enqueue(optuna_url(engine), spec, params), params
 

@@ -169,6 +169,61 @@ def test_show_as_json_has_the_promised_keys(cli: Cli, finished: Any) -> None:
     assert {"fingerprint", "train_rows", "validation_rows", "test_rows"} <= set(shown["dataset"])
 
 
+def test_show_tells_what_budgets_have_left(cli: Cli, finished: Any) -> None:
+    assert "budget.trials is spent: 5 of 5 used\n" in cli("study", "show", "tiny").out
+    told = cli("study", "show", "tiny", "--json").json["budgets"]
+    assert told == [{"name": "trials", "limit": 5.0, "used": 5.0, "left": 0.0}]
+
+
+def test_a_study_without_a_number_of_trials_is_made_and_says_what_that_means(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any]
+) -> None:
+    budget = {"epochs": 9, "hours": 2, "device_hours": 0.5}
+    study_file.write_text(yaml.safe_dump({**tiny_study, "budget": budget}))
+    made = cli("study", "create", study_file, "--json").json
+    assert made["trials"] is None
+    (note,) = made["notes"]
+    assert note.startswith("promotion.top waits for the end of all trials, and without budget.tr")
+    shown = cli("study", "show", "tiny").out
+    for line in (
+        *("budget.epochs: 0 of 9 used, 9 left", "budget.hours: 0 of 2 used, 2 left"),
+        "budget.device_hours: 0 of 0.5 used, 0.5 left",
+    ):
+        assert f"{line}\n" in shown
+    assert "0 of -" in cli("study", "list").out
+
+
+def test_over_seeds_everything_is_told_by_their_mean(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any], spawn: Any
+) -> None:
+    changes = {"budget": {"trials": 2}, "promotion": {"top": 1, "seeds": 2}}
+    study_file.write_text(yaml.safe_dump({**tiny_study, **changes}))
+    assert cli("study", "create", study_file).code == 0
+    worked = spawn("worker", "--cpu", "--pack", "2", "--until-done").finish()
+    assert worked.code == 0, worked.err
+    told = cli("study", "show", "tiny", "--json").json
+    values = [each["value"] for each in told["promotions"]]
+    (over,) = told["replicates"]
+    assert over["value"] == told["best"]["value"] == pytest.approx(sum(values) / 2)
+    assert over["spread"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert (over["seeds"], over["complete"], told["best"]["seeds"]) == (2, 2, 2)
+    shown = cli("study", "show", "tiny").out
+    assert "full run of 6 epochs, mean of 2 seeds" in shown
+    assert "promoted trials over their seeds" in shown
+    number = str(told["best"]["trial"])
+    seeds = [each["seed"] for each in told["promotions"]]
+    assert f"full run of trial {number} with seed {seeds[1]} complete" in worked.err
+    story = cli("trial", "show", "tiny", number).out
+    assert [line.split()[1:3] for line in story.splitlines() if line.startswith("full ")][:2] == [
+        ["0", str(seeds[0])],
+        ["1", str(seeds[1])],
+    ]
+    assert cli("study", "figure", "tiny").code == 0
+    exported = cli("study", "export", "tiny", "--json").json
+    origin = yaml.safe_load(Path(exported["file"]).read_text())["provenance"]
+    assert (origin["value"], origin["over_seeds"]["mean"]) == (values[0], over["value"])
+
+
 @pytest.mark.parametrize("columns", ["80", "200", None])
 def test_show_has_a_line_for_each_run_at_any_width(
     cli: Cli, finished: Any, monkeypatch: pytest.MonkeyPatch, columns: str | None
@@ -284,6 +339,22 @@ def test_plan_says_what_a_study_will_cost_and_writes_nothing(
     assert plan["hours"] == pytest.approx(epochs * shape["epoch_seconds"] / 2 / 3600, rel=1e-2)
     assert sorted(home.rglob("*")) == before
     assert cli("study", "list", "--json").json == []
+
+
+def test_plan_says_which_budget_is_spent_first_and_what_it_has_room_for(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any]
+) -> None:
+    changes = {"budget": {"epochs": 30}, "rungs": {"epochs": [3], "rule": "none"}}
+    study_file.write_text(yaml.safe_dump({**tiny_study, **changes}))
+    plan = cli("study", "plan", study_file, "--cpu", "--json").json
+    assert (plan["trials"], plan["ends_with"]) == (10, "budget.epochs")
+    assert (plan["epochs_short_pruned"], plan["epochs_full"]) == (30.0, 0.0)
+    changes["budget"] = {"trials": 10**6, "device_hours": 0.5}
+    study_file.write_text(yaml.safe_dump({**tiny_study, **changes}))
+    plan = cli("study", "plan", study_file, "--cpu", "--workers", "5", "--json").json
+    assert plan["ends_with"] == "budget.device_hours"
+    assert plan["hours"] == pytest.approx(0.1, rel=1e-2)
+    assert 0 < plan["trials"] < 10**6
 
 
 def test_plan_is_told_to_a_person_in_words(cli: Cli, home: Path, study_file: Path) -> None:

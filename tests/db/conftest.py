@@ -26,11 +26,21 @@ class Hands:
     engine: Engine
     worker_id: int
 
-    def study(self, name: str = "study", rungs: Sequence[int] = (1, 2, 5)) -> StudyRecord:
+    def study(
+        self,
+        name: str = "study",
+        rungs: Sequence[int] = (1, 2, 5),
+        patience: int = 0,
+        budget: dict[str, float] | None = None,
+    ) -> StudyRecord:
         return records.create_study(
             self.engine,
             name=name,
-            spec={"name": name, "rungs": {"epochs": list(rungs)}},
+            spec={
+                "name": name,
+                "rungs": {"epochs": list(rungs), **({"patience": patience} if patience else {})},
+                **({"budget": budget} if budget else {}),
+            },
             direction="minimize",
             metric="fvu",
             dataset="sample",

@@ -254,6 +254,30 @@ def test_only_the_rungs_before_the_last_ask(hands: Any, epoch: int, asked: bool)
     assert verdicts == {claim.run_id: Verdict.PRUNED if asked else Verdict.GO_ON}
 
 
+def test_with_patience_a_question_has_the_rungs_before_as_they_stand_now(hands: Any) -> None:
+    hands.enqueue(hands.study("patient", (1, 2, 4, 5), patience=2), range(3))
+    first, second, late = hands.claim(3)
+    asked: list[RungQuestion] = []
+
+    def decide(question: RungQuestion) -> bool:
+        asked.append(question)
+        return False
+
+    hands.report(first, 1, 0.5, decide)
+    hands.report(second, 1, 0.75, decide)
+    hands.report(first, 2, 0.25, decide)
+    hands.report(late, 1, 0.125, decide)
+    hands.report(first, 4, 0.25, decide)
+    said = [(question.others, question.before) for question in asked]
+    assert said == [
+        ((), ()),
+        ((0.5,), ()),
+        ((), ((0.5, (0.75,)),)),
+        ((0.5, 0.75), ()),
+        ((), ((0.25, ()), (0.5, (0.75, 0.125)))),
+    ]
+
+
 def test_others_are_the_short_runs_of_the_same_study_at_the_same_epoch(hands: Any) -> None:
     study, other = hands.study("one"), hands.study("two")
     hands.enqueue(other, [0])

@@ -285,6 +285,42 @@ def test_promoting_twice_inserts_one_run_that_goes_on_where_the_short_one_ended(
     assert hands.run(waiting.run_id).state is RunState.RUNNING
 
 
+def test_further_seeds_begin_at_nothing_with_seeds_of_their_own(hands: Any) -> None:
+    study = hands.study()
+    hands.enqueue(study, [3, 4])
+    for claim in hands.claim(2, preferred_width=4):
+        hands.complete(claim, 0.25, checkpoint="five")
+    assert queue.promote(hands.engine, study.id, [3], 50, seeds=3) == 3
+    assert queue.promote(hands.engine, study.id, [3, 4], 50, seeds=3) == 3
+    runs = [run for run in records.runs(hands.engine, study.id) if run.kind is RunKind.FULL]
+    assert [(run.trial_number, run.replicate, run.spec["seed"]) for run in runs] == [
+        *((3, 0, 3), (3, 1, 4), (3, 2, 5), (4, 0, 4), (4, 1, 5), (4, 2, 6)),
+    ]
+    begun = [
+        (run.epoch, run.value, run.checkpoint, run.checkpoint_epoch, run.width) for run in runs
+    ]
+    assert begun[:3] == [(5, 0.25, "five", 5, 4), *[(0, None, None, None, None)] * 2]
+    assert all(run.spec["rate"] == 1e-3 for run in runs)
+    claims = hands.claim(8, preferred_width=8)
+    assert {(claim.trial_number, claim.replicate) for claim in claims} == {(3, 0), (4, 0)}
+    claims = hands.claim(8, preferred_width=8)
+    assert [(claim.trial_number, claim.replicate) for claim in claims] == [
+        *((3, 1), (3, 2), (4, 1), (4, 2)),
+    ]
+
+
+def test_the_seed_after_the_last_is_the_first(hands: Any) -> None:
+    study = hands.study()
+    hands.enqueue(study, [0])
+    with hands.engine.begin() as connection:
+        connection.execute(text("UPDATE cubeopt.runs SET spec = '{\"seed\": 2147483647}'"))
+    hands.complete(hands.claim()[0])
+    queue.promote(hands.engine, study.id, [0], 50, seeds=2)
+    assert [run.spec["seed"] for run in records.runs(hands.engine, study.id)] == [
+        *(2147483647, 2147483647, 0),
+    ]
+
+
 def test_claiming_reads_no_finished_runs(hands: Any) -> None:
     """The plan of a claim walks an index of waiting runs, however many have ended."""
     study = hands.study()

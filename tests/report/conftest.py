@@ -60,10 +60,12 @@ class Story:
     def full(
         self, number: int, values: list[float | None], state: RunState, **changes: Any
     ) -> "Story":
-        """The full run of trial *number*, going on where its short run ended."""
+        """A full run of trial *number*; replicate 0 goes on where its short run ended."""
         short = next(run for run in self.runs if run.trial_number == number)
-        first = short.epoch + 1
-        self._run(number, RunKind.FULL, values, first, state, short.spec, changes)
+        replicate = changes.get("replicate", 0)
+        first = 1 if replicate else short.epoch + 1
+        spec = {**short.spec, "seed": short.spec["seed"] + replicate}
+        self._run(number, RunKind.FULL, values, first, state, spec, changes)
         return self
 
     def records(self, **study: Any) -> Records:
@@ -83,6 +85,7 @@ class Story:
             "created_at": MOMENT,
             "finished_at": None,
             "state_since": MOMENT,
+            "ran_seconds": 0.0,
         }
         return Records(
             study=StudyRecord(**{**values, **study}),
@@ -90,6 +93,7 @@ class Story:
             runs=self.runs,
             epochs=self.epochs,
             attempts=self.attempts,
+            budgets=[],
         )
 
     def _run(
@@ -102,13 +106,15 @@ class Story:
         spec: dict[str, Any],
         changes: dict[str, Any],
     ) -> None:
-        run_id = 1000 + 2 * number + (kind == RunKind.FULL)
+        replicate = changes.get("replicate", 0)
+        run_id = 1000 + 10 * number + (kind == RunKind.FULL) + replicate
         fields = {
             "id": run_id,
             "trial_id": 100 + number,
             "trial_number": number,
             "study_id": 1,
             "kind": kind,
+            "replicate": 0,
             "spec": spec,
             "pack_key": "k",
             "target_epochs": 50 if kind == RunKind.FULL else 5,

@@ -72,6 +72,8 @@ def test_a_completed_full_run_is_the_best_even_where_a_short_one_is_lower(story:
         "kind": "full",
         "epochs": 3,
         "value": 0.65,
+        "spread": None,
+        "seeds": 1,
         "test_value": 0.66,
         "params": {"learning_rate": 0.001},
     }
@@ -103,7 +105,7 @@ def test_the_highest_value_is_best_where_the_study_maximizes(story: Any) -> None
 def test_promotions_say_how_far_they_are(story: Any) -> None:
     story.short(3, [0.9, 0.7], COMPLETE).full(3, [0.6, 0.5], RUNNING)
     assert _summary(story.records()).as_json()["promotions"] == [
-        {"trial": 3, "state": "running", "epochs": 4, "value": 0.5, "test_value": None}
+        {"trial": 3, "seed": 0, "state": "running", "epochs": 4, "value": 0.5, "test_value": None}
     ]
 
 
@@ -180,12 +182,15 @@ def test_rows_are_flat_and_in_order(story: Any) -> None:
     records = story.records()
     rows = trial_rows(records.trials, records.runs, records.attempts)
     assert [list(row) for row in rows] == 3 * [
-        ["number", "state", "kind", "epoch", "value", "test_value", "learning_rate", "attempts"]
+        [
+            *("number", "state", "kind", "replicate", "epoch", "value", "test_value"),
+            *("learning_rate", "attempts"),
+        ]
     ]
     assert [tuple(row.values()) for row in rows] == [
-        (0, "complete", "short", 2, 0.8, None, 0.001, 3),
-        (0, "complete", "full", 3, 0.7, 0.71, 0.001, 1),
-        (1, "pruned", "short", 1, 0.9, None, 0.002, 1),
+        (0, "complete", "short", 0, 2, 0.8, None, 0.001, 3),
+        (0, "complete", "full", 0, 3, 0.7, 0.71, 0.001, 1),
+        (1, "pruned", "short", 0, 1, 0.9, None, 0.002, 1),
     ]
     table = frame(rows)
     assert list(table["value"]) == [0.8, 0.7, 0.9]

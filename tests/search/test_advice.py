@@ -94,3 +94,33 @@ def test_who_learns_nothing_from_pruned_trials_says_so(sampler: dict[str, Any]) 
     name = sampler["name"]
     assert note.startswith(f"{name} learns only from trials that reach epoch 5, not from those")
     assert _notes(sampler, rungs={"rule": "none"}) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"budget": {"hours": 1.0}}, "promotion.top waits for the end of all trials, and without"),
+        ({"budget": {"hours": 1.0}, "promotion": {"top": 0}}, None),
+        ({"budget": {"hours": 1.0}, "promotion": {"reduction_factor": 4}}, None),
+        (
+            {"budget": {"trials": 3}, "promotion": {"reduction_factor": 4}},
+            "promotion.reduction_factor is 4, but there are only 3 trials: none is promoted",
+        ),
+        (
+            {"budget": {"epochs": 49}, "promotion": {"reduction_factor": 4}},
+            "budget.epochs is 49, but one trial needs 50 to the end of its full run: none gets",
+        ),
+        ({"budget": {"trials": 20, "epochs": 50}}, None),
+    ],
+)
+def test_a_promotion_that_comes_to_nothing_is_told(changes: Any, said: str | None) -> None:
+    notes = _notes({"name": "random"}, **changes)
+    assert len(notes) == (said is not None)
+    assert said is None or notes[0].startswith(said)
+
+
+def test_a_small_space_without_a_budget_of_trials_is_told() -> None:
+    changes = {"budget": {"epochs": 500}, "promotion": {"top": 0}, "search": COUNTS}
+    (note,) = _notes({"name": "random"}, **changes)
+    assert note.startswith("the space has 6 points, and there is no budget.trials: when all were")
+    assert _notes({"name": "grid"}, **changes) == []

@@ -90,3 +90,60 @@ def test_a_search_without_sizes_has_the_shape_of_its_base(tiny_study: dict[str, 
     given = spec(tiny_study)
     (found,) = forecast.shapes(given)
     assert (found.shape, found.share) == (given.base_trial.shape, 1.0)
+
+
+FACTOR = {"promotion": {"reduction_factor": 2.0}, "rungs": {"epochs": [2], "rule": "none"}}
+
+
+def test_a_budget_of_epochs_ends_the_trials(tiny_study: dict[str, Any]) -> None:
+    rungs = {"epochs": [1, 2, 4], "rule": "none"}
+    found = forecast.epochs(spec(tiny_study, rungs=rungs, budget={"epochs": 30}))
+    assert (found.trials, found.ends) == (8.0, "epochs")  # seven whole ones and one of two epochs
+    assert (found.pruned, found.full) == (30.0, 0.0)  # nobody is promoted before all have ended
+    within = forecast.epochs(spec(tiny_study, rungs=rungs, budget={"trials": 5, "epochs": 30}))
+    assert (within.trials, within.ends, within.pruned, within.full) == (5.0, "trials", 20.0, 2.0)
+    tight = forecast.epochs(spec(tiny_study, rungs=rungs, budget={"trials": 5, "epochs": 21}))
+    assert (tight.trials, tight.ends, tight.pruned, tight.full) == (5.0, "epochs", 20.0, 1.0)
+
+
+def test_of_several_limits_the_tightest_ends_it(tiny_study: dict[str, Any]) -> None:
+    given = spec(
+        tiny_study, rungs={"epochs": [3], "rule": "none"}, budget={"epochs": 30, "hours": 1.0}
+    )
+    assert forecast.epochs(given, {"hours": 12.0}).ends == "hours"
+    assert forecast.epochs(given, {"hours": 12.0}).trials == 4.0
+    assert forecast.epochs(given, {"hours": 40.0}).ends == "epochs"
+
+
+def test_more_epochs_than_are_simulated_are_scaled(
+    tiny_study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "_SIMULATED", 50)
+    given = spec(tiny_study, rungs={"epochs": [3], "rule": "none"}, budget={"epochs": 3000})
+    assert forecast.epochs(given).trials == pytest.approx(1000)
+
+
+def test_by_a_factor_at_least_one_in_so_many_is_promoted(tiny_study: dict[str, Any]) -> None:
+    found = forecast.epochs(spec(tiny_study, **FACTOR, budget={"trials": 100}))
+    # As results come, some are promoted who are not among the best in the end.
+    assert 50 * (6 - 2) <= found.full <= 100 * (6 - 2)
+    assert found.ends == "trials"
+    one = forecast.epochs(spec(tiny_study, **FACTOR, budget={"trials": 1}))
+    assert one.full == 0.0
+
+
+def test_each_further_seed_is_a_whole_full_run(tiny_study: dict[str, Any]) -> None:
+    rungs = {"epochs": [2], "rule": "none"}
+    found = forecast.epochs(spec(tiny_study, rungs=rungs, promotion={"top": 2, "seeds": 3}))
+    assert found.full == 2 * ((6 - 2) + 2 * 6)
+
+
+def test_patience_lets_more_go_on(tiny_study: dict[str, Any]) -> None:
+    rungs = {"epochs": [1, 2, 3, 4], "rule": "asha", "reduction_factor": 2.0}
+    found = [
+        forecast.epochs(spec(tiny_study, rungs={**rungs, "patience": n}, budget={"trials": 60}))
+        for n in (0, 1, 2)
+    ]
+    assert found[1].reaching[1] == 60.0  # the first failure is forgiven
+    assert found[2].reaching[:3] == (60.0, 60.0, 60.0)
+    assert found[0].pruned < found[1].pruned < found[2].pruned < 240

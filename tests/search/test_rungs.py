@@ -1,12 +1,13 @@
 """Who goes on."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cubeopt.search.rungs import promote, prune
+from cubeopt.search.rungs import Standing, promote, prune
 from cubeopt.search.study import Promotion, Rungs
 
 ASHA = Rungs(epochs=(1, 2, 5), rule="asha", reduction_factor=3.0)
@@ -112,3 +113,56 @@ def test_promotion_leaves_out_the_unfinished_and_the_diverged() -> None:
     assert promote({0: None, 1: math.nan, 2: 0.7}, Promotion(top=3), "minimize") == [2]
     assert promote({}, Promotion(top=1), "minimize") == []
     assert promote({0: 0.1}, Promotion(top=0), "minimize") == []
+
+
+LAST, FIRST = (9.0, [0.1, 0.2, 0.3]), (0.1, [0.2, 0.3, 0.4])  # of four: fails, passes
+
+
+@pytest.mark.parametrize(
+    ("patience", "at", "before", "cut"),
+    [
+        (0, LAST, [], True),
+        (0, LAST, [FIRST], True),  # without patience nothing but this rung counts
+        (1, LAST, [], False),  # at the first rung one failure is forgiven
+        (1, LAST, [LAST], True),  # the second in a row
+        (1, LAST, [FIRST], False),
+        (1, FIRST, [LAST], False),
+        (2, LAST, [LAST], False),
+        (2, LAST, [LAST, LAST], True),
+        (2, LAST, [LAST, FIRST], False),
+        (2, LAST, [FIRST, LAST], False),  # not in a row
+        (2, LAST, [LAST, LAST, FIRST], True),  # what was before the row does not matter
+    ],
+)
+@pytest.mark.parametrize("rule", ["asha", "median"])
+def test_a_trial_is_cut_when_it_fails_once_more_in_a_row_than_patience_forgives(
+    rule: str, patience: int, at: Any, before: Any, cut: bool
+) -> None:
+    rungs = Rungs(epochs=(1, 2, 3, 4, 5), rule=rule, patience=patience)
+    standings = [Standing(*each) for each in before]
+    assert prune(rungs, 4, *at, "minimize", standings) is cut
+
+
+def test_a_rung_with_too_few_results_breaks_the_row_of_failures() -> None:
+    rungs = Rungs(epochs=(1, 2, 3, 5), patience=1, min_trials=4)
+    few = Standing(9.0, [0.1, 0.2])
+    assert not prune(rungs, 2, 9.0, [0.1, 0.2, 0.3], "minimize", [few])
+    assert prune(rungs, 2, 9.0, [0.1, 0.2, 0.3], "minimize", [Standing(9.0, [0.1, 0.2, 0.3])])
+
+
+def test_no_patience_helps_a_nan() -> None:
+    rungs = Rungs(epochs=(1, 2, 5), patience=1)
+    assert prune(rungs, 1, math.nan, [0.5], "minimize", [])
+
+
+def test_by_a_factor_the_best_floor_of_n_over_eta_are_due() -> None:
+    promotion = Promotion(reduction_factor=3.0)
+    results = {0: 0.5, 1: 0.4}
+    assert promote(results, promotion, "minimize") == []  # floor(2/3)
+    results |= {2: 0.6, 3: None, 4: math.nan}
+    assert promote(results, promotion, "minimize") == [1]  # floor(3/3)
+    results |= {5: 0.1, 6: 0.2}
+    assert promote(results, promotion, "minimize") == [5]  # floor(5/3): trial 1 was, and stays so
+    results |= {7: 0.9}
+    assert promote(results, promotion, "minimize") == [5, 6]
+    assert promote(results, promotion, "maximize") == [7, 2]

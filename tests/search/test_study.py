@@ -60,6 +60,36 @@ def test_a_study_is_the_same_after_its_way_through_the_storage() -> None:
         assert study.parse(spec.model_dump(mode="json", **options), "storage") == spec
 
 
+@pytest.mark.parametrize(
+    ("changes", "trials", "top", "factor", "seeds"),
+    [
+        ({}, 20, 1, None, 1),
+        ({"budget": {"epochs": 9}}, None, 1, None, 1),
+        ({"budget": {"hours": 1, "device_hours": 2.5}}, None, 1, None, 1),
+        ({"promotion": {"top": 0}}, 20, 0, None, 1),
+        ({"promotion": {"seeds": 3}}, 20, 1, None, 3),
+        ({"promotion": {"reduction_factor": 4}}, 20, None, 4.0, 1),
+    ],
+)
+def test_budgets_and_promotions_have_one_meaning_also_after_the_storage(
+    changes: dict[str, Any], trials: int | None, top: int | None, factor: float | None, seeds: int
+) -> None:
+    spec = study.parse(_content(**changes), "s.yaml")
+    stored = spec.model_dump(mode="json", exclude_none=True)
+    assert study.parse(stored, "storage") == spec
+    assert (spec.trials(), study.planned(stored)) == (trials, trials)
+    promotion = spec.promotion
+    assert (promotion.top, promotion.reduction_factor, promotion.seeds) == (top, factor, seeds)
+
+
+def test_a_grid_without_a_budget_of_trials_has_as_many_as_points() -> None:
+    search = {"state_size": {"choices": [16, 32]}, "lattice_steps": {"choices": [2, 3, 4]}}
+    content = _content(search=search, sampler={"name": "grid"}, budget={"hours": 1})
+    spec = study.parse(content, "s.yaml")
+    stored = spec.model_dump(mode="json", exclude_none=True)
+    assert (spec.trials(), study.planned(stored)) == (6, 6)
+
+
 def test_a_name_given_by_hand_wins(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("name: file\nsearch: {learning_rate: {low: 1e-4, high: 1e-2}}\n")
@@ -124,6 +154,26 @@ def test_the_seed_is_the_trials_number_unless_it_is_set_or_searched() -> None:
         (_content(base=None), "base: Input should be a valid dictionary (got None)"),
         (_content(name="../up"), "name: String should match pattern"),
         (_content(budget={"trials": 0}), "budget.trials: Input should be greater than or equal"),
+        (_content(budget={}), "budget: a study needs an end; give at least one of trials, epochs,"),
+        (_content(budget={"hours": 0}), "budget.hours: Input should be greater than 0"),
+        (_content(budget={"epochs": 1.5}), "budget.epochs: Input should be a valid integer"),
+        (
+            _content(promotion={"top": 2, "reduction_factor": 4}),
+            "promotion: top (2) waits for all trials, reduction_factor (4) promotes as results",
+        ),
+        (
+            _content(promotion={"reduction_factor": 1}),
+            "promotion.reduction_factor: Input should be greater than 1",
+        ),
+        (
+            _content(promotion={"seeds": 0}),
+            "promotion.seeds: Input should be greater than or equal",
+        ),
+        (_content(rungs={"patience": -1}), "rungs.patience: Input should be greater than or equal"),
+        (
+            _content(rungs={"epochs": [1, 2, 5], "patience": 2}),
+            "rungs: patience 2 would cut nobody: trials are compared at 2 rungs, all but the last",
+        ),
         (_content(budget={"trials": "9"}), "budget.trials: Input should be a valid integer"),
         (_content(sampler={"name": "best"}), "sampler: no sampler is called 'best'; there are tpe"),
         (

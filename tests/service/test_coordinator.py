@@ -1,14 +1,16 @@
 """The coordinator holds nothing that is not in the database."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import text
 
-from cubeopt.db import attempts, leader, leases, queue, records
+from cubeopt.db import attempts, leader, leases, notices, queue, records
 from cubeopt.db.engine import optuna_url
 from cubeopt.db.tables import EndClass, RunState, StudyState
 from cubeopt.search import mirror
@@ -146,6 +148,111 @@ def test_a_grid_is_tried_once_and_then_the_study_is_complete(engine, create, wor
     ended = records.study(engine, record.name)
     assert (ended.state, ended.state_reason) == (StudyState.COMPLETE, "all 4 trials have ended")
     assert len(optuna.load_study(study_name="tiny", storage=storage).trials) == 4
+
+
+def finish(engine, claims, values):
+    """Report the short runs of *claims* to their ends, with these values."""
+    for taken, value in zip(claims, values, strict=True):
+        report = leases.EpochReport(taken.run_id, taken.token, 3, value, {}, checkpoint="three")
+        assert leases.report(engine, [report], lambda _: False) == {taken.run_id: "complete"}
+
+
+def promoted(engine, record):
+    return [
+        (run.trial_number, run.replicate, run.epoch, run.checkpoint)
+        for run in records.runs(engine, record.id)
+        if run.kind == "full"
+    ]
+
+
+def test_by_a_factor_trials_are_promoted_as_results_come_and_by_any_coordinator(
+    engine, create, storage
+):
+    record = create(budget={"trials": 20}, promotion={"reduction_factor": 2.0, "seeds": 2})
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    finish(engine, claim(engine, 1), [0.5])
+    coordinator.tick()
+    assert promoted(engine, record) == []  # floor(1/2)
+    finish(engine, claim(engine, 1), [0.4])
+    coordinator.tick()
+    of_one = [(1, 0, 3, "three"), (1, 1, 0, None)]
+    assert promoted(engine, record) == of_one
+    coordinator.tick()
+    Coordinator(engine, storage).tick()
+    assert promoted(engine, record) == of_one
+    full = [*claim(engine, 1), *claim(engine, 1)]  # they stand first in the queue
+    assert [(taken.trial_number, taken.replicate) for taken in full] == [(1, 0), (1, 1)]
+    finish(engine, [*claim(engine, 1), *claim(engine, 1)], [0.3, 0.2])
+    Coordinator(engine, storage).tick()
+    assert promoted(engine, record) == [
+        *of_one,
+        *((2, 0, 3, "three"), (2, 1, 0, None), (3, 0, 3, "three"), (3, 1, 0, None)),
+    ]
+    assert records.counts(engine, record.id)[RunState.WAITING] == 4
+    assert records.study(engine, record.name).state is StudyState.RUNNING
+
+
+def test_without_a_budget_of_trials_the_sampler_goes_on_asking(engine, create, storage):
+    record = create(budget={"epochs": 100})
+    coordinator = Coordinator(engine, storage)
+    for asked in (4, 8, 16, 32):
+        coordinator.tick()
+        assert len(records.trials(engine, record.id)) == asked
+        claim(engine, 99)
+
+
+def test_a_spent_budget_ends_the_study_and_the_dashboard_has_what_came_after(
+    engine, create, storage
+):
+    record = create(budget={"epochs": 3})
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    claims = claim(engine)
+    assert len(claims) == 3
+    coordinator.tick()
+    reports = [leases.EpochReport(each.run_id, each.token, 1, 0.5, {}) for each in claims]
+    leases.report(engine, reports, lambda _: False)
+    coordinator.tick()
+    ended = records.study(engine, record.name)
+    assert (ended.state, ended.state_reason) == (
+        StudyState.COMPLETE,
+        "budget.epochs is spent: 3 of 3 used; 7 runs unfinished; no trial reached the last rung",
+    )
+    # Their workers have not let go yet; a late report still counts as what it is.
+    late = leases.EpochReport(claims[0].run_id, claims[0].token, 2, 0.25, {})
+    leases.report(engine, [late], lambda _: False)
+    coordinator.tick()
+    attempts.release(engine, [leases.Lease(each.run_id, each.token) for each in claims])
+    coordinator.tick()
+    shown = optuna.load_study(study_name="tiny", storage=storage).trials
+    assert [each.intermediate_values for each in shown[:3]] == [
+        *({1: 0.5, 2: 0.25}, {1: 0.5}, {1: 0.5}),
+    ]
+    assert claim(engine) == []
+    assert not records.unmirrored_epochs(engine, record.id)
+
+
+def test_when_the_hours_are_over_the_study_ends_and_its_workers_are_woken(engine, create, storage):
+    record = create(budget={"hours": 1.5, "trials": 6})
+    ago = "clock_timestamp() - interval '2 h'"
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE cubeopt.studies SET state_since = {ago}"))
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    assert records.study(engine, record.name).state is StudyState.RUNNING  # nobody has begun
+    assert claim(engine, 1)
+    coordinator.tick()
+    assert records.study(engine, record.name).state is StudyState.RUNNING
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE cubeopt.runs SET started_at = {ago}"))
+    with notices.listening(engine) as listener:
+        coordinator.tick()
+        assert listener.wait(5.0)
+    ended = records.study(engine, record.name)
+    assert ended.state is StudyState.COMPLETE
+    assert re.match(r"budget\.hours is spent: 2\S* of 1.5 used; 5 runs un", ended.state_reason)
+    assert ended.ran_seconds == pytest.approx(7200, abs=60)
 
 
 def test_a_sampler_that_the_coordinator_lacks_fails_its_study_and_no_other(

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from cubeopt.db import queue, records
 from cubeopt.db.engine import optuna_url
@@ -17,6 +17,7 @@ from cubeopt.search import mirror
 from cubeopt.service.coordinator import Coordinator
 from cubeopt.service.events import Event, Happening
 from cubeopt.service.shelf import Shelf
+from cubeopt.settings import Settings
 from cubeopt.training.loop import PackRun
 
 from .conftest import Create, Work
@@ -95,6 +96,42 @@ def after_steps(monkeypatch: pytest.MonkeyPatch, actions: dict[int, Callable[[],
         return ends
 
     monkeypatch.setattr(PackRun, "step", counted)
+
+
+def test_what_was_trained_beyond_a_budget_while_nobody_heard_counts_for_nothing(
+    engine: Engine,
+    settings: Settings,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    door: Door,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four runs train their three epochs unheard, then there is room for ten of the twelve."""
+    rungs = {**RUNGS, "rule": "none"}
+    calm = asked(name="calm", rungs=rungs)
+    work(pack=PACK)
+    record = asked(rungs=rungs, budget={"trials": PACK, "epochs": 10})
+    timer = threading.Timer(2.0, door.open)
+    after_steps(monkeypatch, {STEPS // 2: door.shut, 3 * STEPS - 1: timer.start})
+    work(pack=PACK, lease_seconds=60.0)
+    study = records.study(engine, record.name)
+    assert study.state_reason == "budget.epochs is spent: 10 of 10 used; 2 runs unfinished"
+    runs = records.runs(engine, record.id)
+    left = [run for run in runs if run.state is RunState.WAITING]
+    assert [(run.epoch, run.checkpoint_epoch) for run in left] == [(2, 2), (2, 2)]
+    for run in left:
+        (path,) = (settings.checkpoints_dir / run.checkpoint).parent.iterdir()
+        assert path.name == "epoch_00002.t1"
+    assert len(records.epochs(engine, record.id)) == 10
+    with engine.begin() as connection:  # as if the budget had been larger
+        connection.execute(
+            text("""
+                UPDATE cubeopt.studies SET state = 'running',
+                    spec = jsonb_set(spec, '{budget,epochs}', '99') WHERE name = 'tiny'
+            """)
+        )
+    work(pack=PACK)
+    assert found(engine, record) == found(engine, calm)
 
 
 @pytest.mark.parametrize("rule", ["none", "asha"])

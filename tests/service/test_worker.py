@@ -1,15 +1,18 @@
 """A worker trains what waits, to the same numbers as one trial alone, and loses nothing."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from sqlalchemy import text
 
 from cubeopt import trial
 from cubeopt.data import dataset
 from cubeopt.db import queue, records
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
 from cubeopt.errors import DeviceLostError, UnknownNameError
+from cubeopt.report import summary, winner
 from cubeopt.service.events import Happening
 from cubeopt.service.host import CoordinatorHost
 from cubeopt.training import checkpoint
@@ -236,6 +239,137 @@ def test_a_diverged_trial_is_a_bad_result_and_its_neighbour_goes_on(engine, crea
     assert {run.end_class for run in wild} == {EndClass.DIVERGED}
     assert {run.end_class for run in short if run not in wild} == {EndClass.DONE}
     assert study.state is StudyState.COMPLETE
+
+
+def test_by_a_factor_full_runs_begin_before_all_short_ones_have_ended_and_go_on(
+    engine, settings, create, work
+):
+    record = create(
+        rungs={"epochs": [1, 2, 3], "rule": "none"},
+        promotion={"reduction_factor": 2.0},
+        budget={"trials": 8},
+    )
+
+    def wait(event):
+        """After four results, until the two that are due are there, whatever the machine does."""
+        done = records.results(engine, record.id)
+        if event.what is Happening.COMPLETE and len(done) == 4:
+            until(lambda: records.counts(engine, record.id, RunKind.FULL)[RunState.WAITING])
+
+    with coordinating(engine):
+        work(tell=wait)
+    study, runs = finished(engine, record)
+    assert study.state is StudyState.COMPLETE
+    short = [run for run in runs if run.kind is RunKind.SHORT]
+    full = [run for run in runs if run.kind is RunKind.FULL]
+    assert {run.state for run in runs} == {RunState.COMPLETE}
+    best = sorted(short, key=lambda run: run.value)[:4]
+    assert {run.trial_number for run in best} <= {run.trial_number for run in full}
+    assert min(run.started_at for run in full) < max(run.started_at for run in short)
+    first = min(full, key=lambda run: run.started_at)
+    (attempt,) = [a for a in records.attempts(engine, record.id) if a.run_id == first.id]
+    assert attempt.from_epoch == 3
+    epochs = [e for e in records.epochs(engine, record.id) if e.run_id == first.id]
+    assert [each.epoch for each in epochs] == [4, 5, 6]
+    assert first.value == straight_value(settings, first)
+
+
+def straight_value(settings, run):
+    """What the configuration of *run* comes to, trained without any interruption."""
+    spec = trial.from_flat(run.spec)
+    loaded = dataset.load(settings.data_dir / "tiny")
+    straight = PackRun(spec.shape, run.width, Feed(loaded, spec.plan.task, torch.device("cpu")))
+    straight.fill(0, straight.fresh(spec))
+    for _ in range(run.epoch * straight.steps_per_epoch):
+        ends = straight.step()
+    return ends[0].metrics["validation/fvu"]
+
+
+def test_the_best_trials_full_runs_go_over_seeds_and_each_is_a_training_of_its_own(
+    engine, settings, create, work
+):
+    record = create(promotion={"top": 1, "seeds": 3}, budget={"trials": 3})
+    with coordinating(engine):
+        work()
+    study, runs = finished(engine, record)
+    assert study.state is StudyState.COMPLETE
+    full = [run for run in runs if run.kind is RunKind.FULL]
+    (number,) = {run.trial_number for run in full}
+    assert [(run.replicate, run.spec["seed"], run.state) for run in full] == [
+        (nth, number + nth, RunState.COMPLETE) for nth in range(3)
+    ]
+    assert len({run.value for run in full}) == 3
+    for run in full:
+        assert run.value == straight_value(settings, run)
+    folders = {run.checkpoint.rpartition("/")[0] for run in full}
+    trial_folder = f"tiny/trial_{number:05d}"
+    assert folders == {f"{trial_folder}/{name}" for name in ("full", "full_1", "full_2")}
+    assert all((settings.checkpoints_dir / run.checkpoint).is_dir() for run in full)
+    found = summary.load(engine, record.name)
+    best = summary.summarize(found.study, found.trials, found.runs).best
+    assert (best.trial, best.seeds, best.kind) == (number, 3, "full")
+    assert best.value == pytest.approx(sum(run.value for run in full) / 3, rel=1e-12)
+    origin = winner.exported(found)["provenance"]
+    assert (origin["value"], origin["seed"]) == (full[0].value, number)
+    assert origin["over_seeds"]["values"] == {str(run.spec["seed"]): run.value for run in full}
+
+
+@pytest.mark.parametrize("epochs", [1, 11, 20])
+def test_a_budget_of_epochs_is_spent_to_the_last_and_never_overdrawn(
+    engine, settings, create, work, epochs
+):
+    record = create(budget={"epochs": epochs}, promotion={"reduction_factor": 2.0})
+    trained = []
+
+    def count(event):
+        if event.what in (Happening.EPOCH, Happening.COMPLETE, Happening.PRUNED):
+            trained.append(event)
+
+    with coordinating(engine):
+        work(tell=count)
+    study, runs = finished(engine, record)
+    assert study.state is StudyState.COMPLETE
+    assert study.state_reason.startswith(f"budget.epochs is spent: {epochs} of {epochs} used")
+    assert len(records.epochs(engine, record.id)) == len(trained) == epochs
+    assert not [run for run in runs if run.state is RunState.RUNNING]
+    for run in runs:
+        if run.state is RunState.WAITING and run.epoch:
+            assert (settings.checkpoints_dir / run.checkpoint).is_dir()
+            assert run.checkpoint_epoch == run.epoch
+    ends = {each.end_class for each in records.attempts(engine, record.id)}
+    assert ends <= {EndClass.DONE, EndClass.PRUNED, EndClass.PREEMPTED}
+
+
+def test_two_workers_spend_a_budget_of_epochs_together_and_not_more(engine, create, work):
+    record = create(budget={"epochs": 13}, promotion={"top": 0})
+    with coordinating(engine), ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(work, pack=3) for _ in range(2)]:
+            done.result()
+    assert len(records.epochs(engine, record.id)) == 13
+
+
+def test_when_the_time_is_over_what_runs_is_given_back_with_its_checkpoint(
+    engine, settings, create, work
+):
+    record = create(
+        rungs={"epochs": [3], "rule": "none"}, budget={"device_hours": 1000.0}, name="timed"
+    )
+    over = "UPDATE cubeopt.attempts SET started_at = started_at - interval '2000 h'"
+
+    def pass_time(event):
+        if event.what is Happening.EPOCH and event.epoch == 2:
+            with engine.begin() as connection:
+                connection.execute(text(over))
+
+    with coordinating(engine):
+        work(tell=pass_time)
+    study, runs = finished(engine, record)
+    assert study.state is StudyState.COMPLETE
+    assert study.state_reason.startswith("budget.device_hours is spent: ")
+    begun = [run for run in runs if run.state is RunState.WAITING and run.epoch]
+    assert begun
+    assert all((settings.checkpoints_dir / run.checkpoint).is_dir() for run in begun)
+    assert not [run for run in runs if run.state is RunState.RUNNING]
 
 
 def test_a_worker_for_an_unknown_study_says_so(work):
