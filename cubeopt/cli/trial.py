@@ -38,8 +38,11 @@ def show(study: Study, number: Number, storage: Storage = None, as_json: Json = 
     say(f"trial {number} of study {study}: {told['state']}" + _because(told["reason"]))
     values = ", ".join(f"{name} {cell(value)}" for name, value in told["params"].items())
     say(f"values: {values}; seed {told['seed']}")
-    _print("runs", told["runs"], "kind state epoch target_epochs value test_value width failures")
-    _print("rungs", told["rungs"], "epoch value rank of verdict")
+    value = "value second_value" if told["second"] else "value"
+    shown = f"kind state epoch target_epochs {value} test_value width failures"
+    _print("runs", told["runs"], shown)
+    _print("rungs", told["rungs"], f"epoch {value} rank of verdict")
+    _print("constraints", told["constraints"], "kind constraint value met")
     if told["attempts"]:
         shown = "kind attempt worker device from_epoch started seconds end"
         _print("attempts", told["attempts"], shown)

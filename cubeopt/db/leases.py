@@ -8,7 +8,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -50,6 +50,8 @@ class RungQuestion:
     value: float
     others: tuple[float, ...]  # values of all other short runs of the study at this epoch
     study_spec: dict[str, Any]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    others_metrics: tuple[dict[str, Any], ...] = ()  # of those values, the keys that were asked for
 
 
 class Verdict(StrEnum):
@@ -96,12 +98,16 @@ _EXTEND = text(f"""
 
 
 def report(
-    engine: Engine, reports: Sequence[EpochReport], decide: Callable[[RungQuestion], bool]
+    engine: Engine,
+    reports: Sequence[EpochReport],
+    decide: Callable[[RungQuestion], bool],
+    keys: Sequence[str] = (),
 ) -> dict[int, Verdict]:
     """Record one epoch of a whole pack and say what becomes of each run, by run id.
 
     First everything is recorded, then the short runs that stand at a rung are judged in order of
-    trial number: *decide* says True when the trial shall end.
+    trial number: *decide* says True when the trial shall end. It is told the metrics *keys* of
+    those that it compares with.
     """
     by_run = {one.run_id: one for one in reports}
     assert len(by_run) == len(reports), "a pack reports each of its runs once"
@@ -113,7 +119,7 @@ def report(
         held = set(connection.execute(text(HELD), leases).scalars())
         runs = [run for run in runs if run["id"] in held]
         _record(connection, [by_run[run["id"]] for run in runs])
-        standings = _standings(connection, runs, by_run)
+        standings = _standings(connection, runs, by_run, keys)
         for run in runs:
             one = by_run[run["id"]]
             verdicts[one.run_id] = verdict = _judge(run, one, standings, decide)
@@ -198,20 +204,33 @@ _RECORD = text("""
 """)
 
 
+_Standing = dict[int, tuple[float, dict[str, Any]]]  # value and metrics, by run id
+
+
 def _standings(
-    connection: Connection, runs: Sequence[RowMapping], by_run: Mapping[int, EpochReport]
-) -> dict[tuple[int, int], dict[int, float]]:
-    """By study and epoch of each rung reported: the values of all short runs there, by run id."""
+    connection: Connection,
+    runs: Sequence[RowMapping],
+    by_run: Mapping[int, EpochReport],
+    keys: Sequence[str],
+) -> dict[tuple[int, int], _Standing]:
+    """By study and epoch of each rung reported: what all short runs reached there."""
     at_rung = [(run, by_run[run["id"]]) for run in runs if _at_rung(run, by_run[run["id"]])]
-    standings: dict[tuple[int, int], dict[int, float]] = {}
+    standings: dict[tuple[int, int], _Standing] = {}
     for study_id, epoch in sorted({(run["study_id"], one.epoch) for run, one in at_rung}):
-        rows = connection.execute(_STANDING, {"study_id": study_id, "epoch": epoch})
-        standings[study_id, epoch] = {run_id: value for run_id, value in rows}
+        given = {"study_id": study_id, "epoch": epoch, "keys": list(keys)}
+        rows = connection.execute(_STANDING, given)
+        standings[study_id, epoch] = {run_id: (value, metrics) for run_id, value, metrics in rows}
     return standings
 
 
-_STANDING = text("""
-    SELECT run.id, epoch.value
+# Of the metrics of an epoch those named :keys, and nothing of the others is read.
+CHOSEN = """(
+    SELECT coalesce(jsonb_object_agg(key, epoch.metrics -> key), '{}')
+    FROM unnest(CAST(:keys AS text[])) AS key
+)"""
+
+_STANDING = text(f"""
+    SELECT run.id, epoch.value, {CHOSEN}
     FROM cubeopt.runs run JOIN cubeopt.epochs epoch ON epoch.run_id = run.id
     WHERE run.study_id = :study_id AND run.kind = 'short'
         AND epoch.epoch = :epoch AND epoch.value IS NOT NULL
@@ -222,7 +241,7 @@ _STANDING = text("""
 def _judge(
     run: RowMapping,
     one: EpochReport,
-    standings: Mapping[tuple[int, int], Mapping[int, float]],
+    standings: Mapping[tuple[int, int], _Standing],
     decide: Callable[[RungQuestion], bool],
 ) -> Verdict:
     if _diverged(one):
@@ -233,8 +252,15 @@ def _judge(
         return Verdict.GO_ON
     assert one.value is not None
     standing = standings[run["study_id"], one.epoch]
-    others = tuple(value for run_id, value in standing.items() if run_id != one.run_id)
-    question = RungQuestion(one.epoch, one.value, others, run["study_spec"])
+    others = [reached for run_id, reached in standing.items() if run_id != one.run_id]
+    question = RungQuestion(
+        epoch=one.epoch,
+        value=one.value,
+        others=tuple(value for value, _ in others),
+        study_spec=run["study_spec"],
+        metrics=one.metrics,
+        others_metrics=tuple(metrics for _, metrics in others),
+    )
     return Verdict.PRUNED if decide(question) else Verdict.GO_ON
 
 

@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pandas
@@ -12,24 +13,17 @@ from cubeopt.db import records
 from cubeopt.db.engine import Engine
 from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, StudyRecord, TrialRecord
 from cubeopt.db.tables import EndClass, RunKind, RunState
-from cubeopt.report import agreement
+from cubeopt.report import agreement, ranking
 from cubeopt.report.agreement import Agreement
+from cubeopt.report.ranking import Best, FrontRun, Measured
+from cubeopt.search import objective
+from cubeopt.search.objective import Goal, Objective
 from cubeopt.search.study import Rungs, better
 
 Row = dict[str, Any]
+_BASELINES = ("mean", "identity", "pca", "pca_width")
+_ONE = Goal(Objective())
 _OF_RANKS = frozenset({"top1", "mrr"})  # take few values: different trials may well have the same
-
-
-@dataclass(frozen=True)
-class Best:
-    """The run that a study would export; validation decides, the test value stands beside it."""
-
-    trial: int
-    kind: str
-    epochs: int
-    value: float
-    test_value: float | None
-    params: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,11 +48,17 @@ class Summary:
     direction: str
     trials: dict[str, int]
     promotions: list[PromotedRun]
-    best: Best | None
-    baselines: dict[str, float | int | None]
+    best: Best | None  # none where two objectives have a front
+    second: str | None  # the other metric of two
+    second_direction: str | None
+    front: list[FrontRun]
+    constraints: list[str]
+    infeasible: list[int]  # trials that are complete and break one
+    baselines: dict[str, Any]
     dataset: dict[str, Any]
     rungs: list[int]
     short_and_full: Agreement
+    second_short_and_full: Agreement | None  # of a second metric that is no cost
     warnings: list[str]
     code_version: str
     created: str
@@ -79,6 +79,15 @@ class Records:
     epochs: list[EpochRecord]
     attempts: list[AttemptRecord]
 
+    @property
+    def goal(self) -> Goal:
+        return objective.goal_of(self.study.spec)
+
+    @property
+    def measured(self) -> Measured:
+        """The metrics of each run's last validated epoch, by run id."""
+        return {each.run_id: each.metrics for each in self.epochs if each.value is not None}
+
 
 def load(engine: Engine, name: str) -> Records:
     """Read the study called *name*; UnknownNameError when there is none."""
@@ -93,15 +102,21 @@ def load(engine: Engine, name: str) -> Records:
 
 
 def summarize(
-    study: StudyRecord, trials: Sequence[TrialRecord], runs: Sequence[RunRecord]
+    study: StudyRecord,
+    trials: Sequence[TrialRecord],
+    runs: Sequence[RunRecord],
+    measured: Measured = MappingProxyType({}),
 ) -> Summary:
-    """A study in a few numbers."""
+    """A study in a few numbers; *measured* has what its goal's keys name."""
+    goal = objective.goal_of(study.spec)
+    second = goal.objective.second
     states = Counter(trial.state for trial in trials)
     full_runs = [run for run in runs if run.kind == RunKind.FULL]
-    best = _best(study, trials, runs)
-    baselines = {
-        name: study.baselines.get(name) for name in ("mean", "identity", "pca", "pca_width")
-    }
+    best = None if second else ranking.best(goal, trials, runs, measured)
+    front = ranking.front(goal, trials, runs, measured)
+    baselines = {name: study.baselines.get(name) for name in _BASELINES}
+    if second:
+        baselines["second"] = study.baselines.get("second", {})
     return Summary(
         name=study.name,
         state=str(study.state),
@@ -111,6 +126,11 @@ def summarize(
         trials={str(state): states[state] for state in RunState},
         promotions=[_promotion(run) for run in full_runs],
         best=best,
+        second=second,
+        second_direction=objective.direction(second) if second else None,
+        front=front,
+        constraints=[str(each) for each in goal.constraints],
+        infeasible=ranking.infeasible(goal, runs, measured),
         baselines=baselines,
         dataset={
             "name": study.dataset,
@@ -119,7 +139,11 @@ def summarize(
         },
         rungs=list(Rungs.model_validate(study.spec.get("rungs", {})).epochs),
         short_and_full=agreement.agreement(runs),
-        warnings=_warnings(study, trials, runs, best),
+        second_short_and_full=_second_agreement(goal, runs, measured),
+        warnings=[
+            *_broken(goal, runs, measured),
+            *_warnings(study, trials, runs, front or ([best] if best else [])),
+        ],
         code_version=study.code_version,
         created=study.created_at.isoformat(),
         finished=study.finished_at.isoformat() if study.finished_at else None,
@@ -127,9 +151,16 @@ def summarize(
 
 
 def trial_rows(
-    trials: Sequence[TrialRecord], runs: Sequence[RunRecord], attempts: Sequence[AttemptRecord]
+    trials: Sequence[TrialRecord],
+    runs: Sequence[RunRecord],
+    attempts: Sequence[AttemptRecord],
+    goal: Goal = _ONE,
+    measured: Measured = MappingProxyType({}),
 ) -> list[Row]:
-    """One flat row for each run, by trial number and the short run first."""
+    """One flat row for each run, by trial number and the short run first.
+
+    With two objectives it has the value of the second; with constraints, whether they are met.
+    """
     params = {trial.number: trial.params for trial in trials}
     tries = Counter(attempt.run_id for attempt in attempts)
     return [
@@ -140,11 +171,21 @@ def trial_rows(
             "epoch": run.epoch,
             "value": _finite(run.value),
             "test_value": _finite(run.test_value),
+            **_judged(goal, ranking.reached(run, measured)),
             **params[run.trial_number],
             "attempts": tries[run.id],
         }
         for run in _ordered(runs)
     ]
+
+
+def _judged(goal: Goal, metrics: Mapping[str, Any]) -> Row:
+    found: Row = {}
+    if goal.objective.second is not None:
+        found["second_value"] = ranking.second_value(goal, metrics)
+    if goal.constraints:
+        found["feasible"] = goal.feasible(metrics) if metrics else None
+    return found
 
 
 def frame(rows: Sequence[Row]) -> pandas.DataFrame:
@@ -191,38 +232,13 @@ def _promotion(run: RunRecord) -> PromotedRun:
     )
 
 
-def _best(
-    study: StudyRecord, trials: Sequence[TrialRecord], runs: Sequence[RunRecord]
-) -> Best | None:
-    """The best completed full run, else the best completed short run; of equals the earlier."""
-    params = {trial.number: trial.params for trial in trials}
-    for kind in (RunKind.FULL, RunKind.SHORT):
-        candidates = [
-            Best(
-                trial=run.trial_number,
-                kind=str(kind),
-                epochs=run.epoch,
-                value=value,
-                test_value=_finite(run.test_value),
-                params=params[run.trial_number],
-            )
-            for run in _ordered(runs)
-            if run.kind == kind and run.state == RunState.COMPLETE
-            if (value := _finite(run.value)) is not None
-        ]
-        if candidates:
-            choose = min if study.direction == "minimize" else max
-            return choose(candidates, key=lambda candidate: candidate.value)
-    return None
-
-
 def _warnings(
     study: StudyRecord,
     trials: Sequence[TrialRecord],
     runs: Sequence[RunRecord],
-    best: Best | None,
+    best: Sequence[Best],
 ) -> list[str]:
-    """What a person should know before believing the best value."""
+    """What a person should know before believing the best values."""
     ordered = _ordered(runs)
     return [
         *_no_better_than_mean(study, ordered, best),
@@ -230,6 +246,26 @@ def _warnings(
         *_ended_badly(ordered, trials),
         *_misleading(agreement.agreement(runs)),
     ]
+
+
+def _broken(goal: Goal, runs: Sequence[RunRecord], measured: Measured) -> list[str]:
+    """That no trial is feasible, or which complete ones are not."""
+    nearest = ranking.nearest(goal, runs, measured)
+    if nearest is not None:
+        return [nearest]
+    broken = ranking.infeasible(goal, runs, measured)
+    verb = "breaks" if len(broken) == 1 else "break"
+    return [f"{_trials(broken)} {verb} a constraint"] if broken else []
+
+
+def _second_agreement(
+    goal: Goal, runs: Sequence[RunRecord], measured: Measured
+) -> Agreement | None:
+    """None of a cost: it is the same in both runs."""
+    if goal.objective.second is None or goal.objective.second in objective.COSTS:
+        return None
+    values = {run.id: ranking.second_value(goal, ranking.reached(run, measured)) for run in runs}
+    return agreement.agreement(runs, values)
 
 
 def _misleading(found: Agreement) -> list[str]:
@@ -243,14 +279,15 @@ def _misleading(found: Agreement) -> list[str]:
 
 
 def _no_better_than_mean(
-    study: StudyRecord, runs: Sequence[RunRecord], best: Best | None
+    study: StudyRecord, runs: Sequence[RunRecord], best: Sequence[Best]
 ) -> list[str]:
     mean = study.baselines.get("mean")
     if mean is None:
         return []
     level = f"predicting the mean ({study.metric} {mean:.4g})"
-    if best is not None and not better(best.value, mean, study.direction):
-        return [f"the best trial ({best.trial}) is no better than {level}: nothing was learned"]
+    if best and not any(better(each.value, mean, study.direction) for each in best):
+        which = f"the best trial ({best[0].trial})" if len(best) == 1 else "every run on the front"
+        return [f"{which} is no better than {level}: nothing was learned"]
     useless = [
         run.trial_number
         for run in runs

@@ -2,9 +2,11 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cubeopt.search import rungs, space
+from cubeopt.search.objective import Goal, key
 from cubeopt.search.space import Point
 from cubeopt.search.study import StudySpec
 from cubeopt.trial import CubeShape
@@ -36,7 +38,8 @@ def epochs(spec: StudySpec) -> Epochs:
     """By sending trials through the study's own rule, in many orders.
 
     A trial that is better at one rung is taken to be better at all; the sampler is taken not to
-    learn. One that proposes better and better trials prunes fewer.
+    learn. One that proposes better and better trials prunes fewer. Two objectives are taken not to
+    depend on each other, and constraints to be met: what breaks one on a cost ends sooner.
     """
     trials = spec.trials()
     count = min(trials, _SIMULATED)
@@ -85,14 +88,15 @@ def _drawn(spec: StudySpec) -> list[Point]:
 
 def _came(spec: StudySpec, count: int, source: random.Random) -> list[int]:
     """How many of *count* trials, one after the other, come to each rung."""
-    at: list[list[float]] = [[] for _ in spec.rungs.epochs]
-    direction = spec.objective.direction
+    at: list[list[tuple[float, Mapping[str, float]]]] = [[] for _ in spec.rungs.epochs]
+    goal = Goal(spec.objective)
+    names = [key(name) for name in spec.objective.names]
     for _ in range(count):
-        value = source.random()
+        metrics = {name: source.random() for name in names}
+        value = metrics[names[0]]
         for rung, epoch in enumerate(spec.rungs.epochs):
-            others = at[rung]
-            ends = rungs.prune(spec.rungs, epoch, value, others, direction)
-            others.append(value)
-            if ends:
+            ended = rungs.ends(spec.rungs, goal, epoch, value, metrics, at[rung])
+            at[rung].append((value, metrics))
+            if ended:
                 break
     return [len(values) for values in at]

@@ -6,16 +6,19 @@ one goes on from what the tables say.
 
 import logging
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 from optuna.storages import RDBStorage
 
-from cubeopt.db import breaker, leader, orders, queue, records
+from cubeopt.db import breaker, leader, measures, orders, queue, records
 from cubeopt.db.engine import Engine, optuna_url
-from cubeopt.db.records import StudyRecord
+from cubeopt.db.records import RunRecord, StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
 from cubeopt.errors import StudyError
 from cubeopt.search import mirror, rungs, samplers, study
 from cubeopt.search.mirror import Mirror
+from cubeopt.search.objective import Goal
 from cubeopt.search.study import StudySpec
 
 logger = logging.getLogger(__name__)
@@ -77,11 +80,11 @@ class Coordinator:
             logger.error("study %s: %s", record.name, error)
             orders.end(self._engine, record.id, StudyState.FAILED, str(error))
             return
-        self._show(record, counterpart)
+        self._show(record, spec, counterpart)
         reason = breaker.trip(self._engine, record.id, _FAILURES_IN_A_ROW)
         if reason is not None:
             logger.warning("study %s failed: %s", record.name, reason)
-            self._show(record, counterpart)
+            self._show(record, spec, counterpart)
             return
         counts = records.counts(self._engine, record.id)
         self._ask(record, spec, counterpart, counts)
@@ -99,7 +102,7 @@ class Coordinator:
             self._studies[record.id] = spec, counterpart
         return self._studies[record.id]
 
-    def _show(self, record: StudyRecord, counterpart: Mirror) -> None:
+    def _show(self, record: StudyRecord, spec: StudySpec, counterpart: Mirror) -> None:
         """Bring Optuna's tables up to date: epochs first, then ends.
 
         The ends are read before the epochs: an end that is seen here has all its epochs recorded.
@@ -112,13 +115,12 @@ class Coordinator:
             reached[epoch.trial_number] = epoch.epoch
         if reached:
             records.mark_mirrored(self._engine, record.id, reached)
+        goal = spec.goal
+        found = measures.last(self._engine, record.id, goal.keys, [run.id for run in ended])
         for run in ended:
-            if run.state == RunState.COMPLETE and run.value is not None:
-                counterpart.tell_complete(run.trial_number, run.value)
-            elif run.state == RunState.FAILED:
-                counterpart.tell_failed(run.trial_number)
-            else:
-                counterpart.tell_pruned(run.trial_number, run.value)
+            # One that diverged has no result, whatever its epochs before that were like.
+            metrics = found.get(run.id, {}) if run.value is not None else {}
+            _tell(counterpart, goal, run, metrics)
         if ended:
             records.mark_told(self._engine, record.id, [run.trial_number for run in ended])
 
@@ -157,12 +159,13 @@ class Coordinator:
     def _promote(self, record: StudyRecord, spec: StudySpec, counterpart: Mirror) -> None:
         """All short runs have ended: start the full runs, or end the study when they have ended."""
         runs = records.runs(self._engine, record.id)
+        found = measures.last(self._engine, record.id, spec.goal.keys)
         results = {
-            run.trial_number: run.value
+            run.trial_number: (run.value, found.get(run.id, {}))
             for run in runs
             if run.kind == RunKind.SHORT and run.state == RunState.COMPLETE
         }
-        chosen = rungs.promote(results, spec.promotion, record.direction)
+        chosen = rungs.promoted(spec.goal, spec.promotion, results)
         full = [run for run in runs if run.kind == RunKind.FULL]
         if chosen and not full:
             logger.info("study %s: promoting trials %s", record.name, chosen)
@@ -175,9 +178,25 @@ class Coordinator:
             {str(run.trial_number): {"epochs": run.epoch, "value": run.value} for run in full},
         )
         state, reason = StudyState.COMPLETE, f"all {counterpart.trials} trials have ended"
+        nearest = rungs.nearest(spec.goal, results)
         if not results:
             state, reason = StudyState.FAILED, "no trial reached the last rung"
+        elif nearest is not None:
+            reason += f"; {nearest}"
         elif full and all(run.state != RunState.COMPLETE for run in full):
             state, reason = StudyState.FAILED, "no promoted trial finished its full run"
         if orders.end(self._engine, record.id, state, reason):
             logger.info("study %s: %s, %s", record.name, state, reason)
+
+
+def _tell(counterpart: Mirror, goal: Goal, run: RunRecord, metrics: Mapping[str, Any]) -> None:
+    """Tell Optuna how a short run ended; *metrics* are the goal's at its last validated epoch."""
+    if run.state == RunState.FAILED:
+        counterpart.tell_failed(run.trial_number)
+        return
+    values = goal.values(metrics) if goal.objective.second is not None else (run.value,)
+    counterpart.bound(run.trial_number, goal.excesses(metrics))
+    if run.state == RunState.COMPLETE and values is not None and values[0] is not None:
+        counterpart.tell_complete(run.trial_number, *values)
+    else:
+        counterpart.tell_pruned(run.trial_number, *(values or ()))

@@ -9,7 +9,7 @@ from cubeopt.db.leases import EpochReport, Lease, RungQuestion, Verdict
 from cubeopt.db.queue import Claim
 from cubeopt.db.tables import RunKind
 from cubeopt.errors import CheckpointError, CubeoptError
-from cubeopt.search import rungs, study
+from cubeopt.search import objective, rungs, study
 from cubeopt.service.events import Event, Happening
 from cubeopt.service.station import Held, Station
 from cubeopt.training import checkpoint
@@ -88,7 +88,14 @@ class Pack:
     def report(self, ends: Iterable[EpochEnd]) -> None:
         """Write down the ended epochs in one transaction and act on the verdicts."""
         reports = {end.slot: told for end in ends if (told := self._checked(end)) is not None}
-        verdicts = leases.report(self._station.engine, list(reports.values()), _decide)
+        keys = {
+            key
+            for slot in reports
+            for key in objective.goal_of(self.held[slot].claim.study_spec).keys
+        }
+        verdicts = leases.report(
+            self._station.engine, list(reports.values()), _decide, sorted(keys)
+        )
         for slot, written in reports.items():
             each = self.held[slot]
             each.epoch = written.epoch
@@ -160,6 +167,7 @@ class Pack:
 def _decide(question: RungQuestion) -> bool:
     """Whether the rules of its study end a trial at this rung."""
     spec = study.parse(question.study_spec, "study")
-    return rungs.prune(
-        spec.rungs, question.epoch, question.value, question.others, spec.objective.direction
+    others = list(zip(question.others, question.others_metrics, strict=True))
+    return rungs.ends(
+        spec.rungs, spec.goal, question.epoch, question.value, question.metrics, others
     )
