@@ -7,7 +7,7 @@ from cubeopt.search.study import StudySpec
 
 def notes(spec: StudySpec) -> list[str]:
     """One line for each limit; none for a study without any."""
-    found = [_budget(spec), _chance(spec), _startup(spec), _pruned(spec)]
+    found = [_budget(spec), _chance(spec), _startup(spec), _pruned(spec), _bounds(spec)]
     return [note for note in found if note is not None]
 
 
@@ -73,10 +73,25 @@ def _pruned(spec: StudySpec) -> str | None:
     """Trials that the sampler does not learn from."""
     if spec.rungs.rule == "none" or len(spec.rungs.epochs) == 1:
         return None
+    if isinstance(spec.sampler, Tpe) and spec.objective.second is not None:
+        return (
+            "tpe with two objectives takes all trials that are pruned for equally bad; "
+            "rungs.rule: none prunes nobody"
+        )
     ignores = isinstance(spec.sampler, Gp | Nsgaii)
     if not ignores and not (isinstance(spec.sampler, Cmaes) and not spec.sampler.pruned):
         return None
     return (
         f"{spec.sampler.name} learns only from trials that reach epoch {spec.short_epochs}, not "
         f"from those that {spec.rungs.rule} prunes before; rungs.rule: none prunes nobody"
+    )
+
+
+def _bounds(spec: StudySpec) -> str | None:
+    """Constraints that the sampler does not look at, though it learns."""
+    if not spec.constraints or not isinstance(spec.sampler, Cmaes):
+        return None
+    return (
+        "cmaes does not look at constraints: it learns from a trial that breaks one as from any "
+        "other; tpe, gp and nsgaii keep away"
     )

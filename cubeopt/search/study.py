@@ -238,7 +238,7 @@ def _check_constraints(spec: StudySpec, base: TrialSpec, where: str) -> None:
     known = objective.reported(base, spec.search)
     for each in spec.constraints:
         if each.name not in known:
-            hint = trial.did_you_mean(each.name, known)
+            hint = trial.did_you_mean(each.name, known) or f"; there are {', '.join(sorted(known))}"
             raise StudyError(f"{where}: constraints: no metric is called {each.name!r}{hint}")
     conflict = objective.contradiction(spec.constraints)
     if conflict is not None:
