@@ -56,10 +56,14 @@ def history(shown: Picture) -> go.Figure:
             figure.add_trace(line, row=1, col=column)
     for stroke in shown.curves:
         figure.add_trace(_trace(stroke, "lines+markers", shown.results), row=1, col=1)
-    if shown.across and shown.across.front:
-        figure.add_trace(_trace(shown.across.front, "lines+markers", []), row=1, col=2)
     for stroke in shown.results:
         figure.add_trace(_trace(stroke, "markers", []), row=1, col=2)
+    if shown.across and shown.across.front:
+        (xs, ys), style = shown.across.stairs, shown.across.front.style
+        line = go.Scatter(x=xs, y=ys, mode="lines", line={"color": style.color, "width": 1.5})
+        line.update(hoverinfo="skip", legendgroup=style.label, showlegend=False)
+        figure.add_trace(line, row=1, col=2)
+        figure.add_trace(_trace(shown.across.front, "markers", []), row=1, col=2)
     for column, title in enumerate(figure.layout.annotations):
         first, _ = figure.layout[("xaxis", "xaxis2")[column]].domain
         title.update(x=first, xanchor="left", yshift=8, font_size=14)
@@ -101,10 +105,11 @@ def write_png(shown: Picture, path: Path) -> None:
         for level in shown.levels:
             axes.axhline(level.value, color=_INK, linewidth=1.2, linestyle=(0, (5, 4)), zorder=1)
     _paint_curves(left, shown)
-    if shown.across and shown.across.front:
-        _plot(right, shown.across.front, line=True)
     for stroke in shown.results:
         _plot(right, stroke, line=False)
+    if shown.across and shown.across.front:
+        right.plot(*shown.across.stairs, color=shown.across.front.style.color, linewidth=1.5)
+        _plot(right, shown.across.front, line=False)
     for star in shown.stars:
         far = _far(star, shown)
         right.annotate(

@@ -16,7 +16,8 @@ class Across:
     label: str
     limits: tuple[float, float]
     logarithmic: bool
-    front: Stroke | None  # stairs through the best; None without any
+    front: Stroke | None  # the best runs, to be ringed; None without any
+    stairs: tuple[list[float], list[float]]  # through them: for so much of the second, so much
 
 
 def across(summary: Summary, rows: Sequence[Row], limits: tuple[float, float]) -> Across | None:
@@ -27,33 +28,44 @@ def across(summary: Summary, rows: Sequence[Row], limits: tuple[float, float]) -
     logarithmic = 0 < _DECADE * low <= high
     factor = (high / low) ** 0.06 if logarithmic else 1.0
     margin = 0.0 if logarithmic else 0.06 * (high - low) or 0.5
-    way = "less" if summary.second_direction == "minimize" else "more"
+    front = _front(summary, limits)
+    way = "lower" if summary.second_direction == "minimize" else "higher"
     return Across(
         f"{AXES.get(summary.second, summary.second)}, {way} is better",
         (low / factor - margin, high * factor + margin),
         logarithmic,
-        _stairs(summary, limits),
+        front,
+        _stairs(front),
     )
 
 
-def _stairs(summary: Summary, limits: tuple[float, float]) -> Stroke | None:
-    """Between two runs of the front the line shows what is reached for as much of the second."""
+def _front(summary: Summary, limits: tuple[float, float]) -> Stroke | None:
+    """From the run with the best second value on."""
     if not summary.front:
         return None
-    cheapest_first = summary.second_direction == "minimize"
-    runs = sorted(summary.front, key=lambda run: run.second_value, reverse=not cheapest_first)
-    stroke = Stroke(FRONT, f"{FRONT.label} ({len(runs)})", [], [], [], 1.0)
-    for run in runs:
-        y = within(run.value, limits)
-        if stroke.ys:
-            stroke.xs.append(run.second_value)
-            stroke.ys.append(stroke.ys[-1])
-            stroke.notes.append("")
-        stroke.xs.append(run.second_value)
-        stroke.ys.append(y)
-        second = f"{summary.second} {run.second_value:.6g}"
-        stroke.notes.append(f"trial {run.trial}: {summary.metric} {run.value:.5g}, {second}")
-    return stroke
+    downwards = summary.second_direction == "maximize"
+    runs = sorted(summary.front, key=lambda run: run.second_value, reverse=downwards)
+    return Stroke(
+        FRONT,
+        f"{FRONT.label} ({len(runs)})",
+        [run.second_value for run in runs],
+        [within(run.value, limits) for run in runs],
+        [
+            f"trial {run.trial}, on the front: {summary.metric} {run.value:.5g}, "
+            f"{summary.second} {run.second_value:.6g}"
+            for run in runs
+        ],
+        1.0,
+    )
+
+
+def _stairs(front: Stroke | None) -> tuple[list[float], list[float]]:
+    xs: list[float] = []
+    ys: list[float] = []
+    for x, y in zip(front.xs, front.ys, strict=True) if front else ():
+        xs += [x, x] if xs else [x]
+        ys += [ys[-1], y] if ys else [y]
+    return xs, ys
 
 
 def place(summary: Summary, row: Row) -> float | None:

@@ -102,8 +102,7 @@ def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Pic
     last_epoch = max([row["epoch"] for row in curves] + summary.rungs)
     logarithmic = last_epoch >= 4 * summary.rungs[-1]
     return Picture(
-        title=f"Study {summary.name}: {summary.metric} on the validation split, "
-        f"{'lower' if summary.direction == 'minimize' else 'higher'} is better",
+        title=_title(summary),
         subtitle=_subtitle(summary, outside),
         axis=AXES.get(summary.metric, summary.metric),
         curves=_curve_strokes(summary, curves, {stroke.style: stroke.label for stroke in results}),
@@ -125,6 +124,17 @@ def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Pic
         empty=None if curves else _nothing_yet(summary),
         across=pareto.across(summary, rows, (low, high)),
     )
+
+
+def _title(summary: Summary) -> str:
+    said = f"{summary.metric} on the validation split, {_way(summary.direction)} is better"
+    if summary.second is not None:
+        said += f", and {summary.second}, {_way(str(summary.second_direction))} is better"
+    return f"Study {summary.name}: {said}"
+
+
+def _way(direction: str) -> str:
+    return "lower" if direction == "minimize" else "higher"
 
 
 def _subtitle(summary: Summary, outside: int) -> str:

@@ -37,7 +37,7 @@ STYLES = {
     "complete": Style("complete", "#0072B2", 1.8, "solid", "circle", 6),
     "full": Style("full run", "#D55E00", 3.5, "solid", "star", 13),
 }
-FRONT = Style("front: no result is better in both", "#009E73", 2.0, "solid", "circle", 5)
+FRONT = Style("front: no result is better in both", "#009E73", 1.5, "solid", "circle-open", 14)
 
 
 @dataclass(frozen=True)

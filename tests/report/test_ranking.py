@@ -170,12 +170,19 @@ def test_the_picture_has_both_objectives_with_units_and_stairs_through_the_front
 ) -> None:
     shown = _picture(_two(story))
     assert shown.across is not None
-    assert shown.result_label == "parameters: weights of one trial's cube, less is better"
+    assert shown.result_label == "parameters: weights of one trial's cube, lower is better"
     assert shown.axis == "fvu: fraction of variance unexplained (0 perfect, 1 the mean)"
     assert shown.across.limits == pytest.approx((29.0, 421.0))
     assert shown.across.front is not None
-    stairs = list(zip(shown.across.front.xs, shown.across.front.ys, strict=True))
-    assert stairs == [(100, 0.8), (200, 0.8), (200, 0.6), (400, 0.6), (400, 0.4)]
+    front = list(zip(shown.across.front.xs, shown.across.front.ys, strict=True))
+    assert front == [(100, 0.8), (200, 0.6), (400, 0.4)]
+    assert list(zip(*shown.across.stairs, strict=True)) == [
+        (100, 0.8),
+        (200, 0.8),
+        (200, 0.6),
+        (400, 0.6),
+        (400, 0.4),
+    ]
     results = {
         stroke.label: list(zip(stroke.xs, stroke.ys, strict=True)) for stroke in shown.results
     }
@@ -183,6 +190,20 @@ def test_the_picture_has_both_objectives_with_units_and_stairs_through_the_front
     assert results["full run (1)"] == [(400, 0.4)]
     assert [(star.x, star.label) for star in shown.stars] == [(400, "trial 3: 0.400")]
     assert "front of fvu and parameters: 3 runs" in shown.subtitle
+    assert shown.title == (
+        "Study quickstart: fvu on the validation split, lower is better, and parameters, lower is "
+        "better"
+    )
+
+
+def test_the_stairs_go_down_from_the_best_second_value_whatever_its_direction(story: Any) -> None:
+    for number, (value, cosine) in enumerate([(0.4, 0.1), (0.6, 0.3), (0.8, 0.5)]):
+        story.short(number, [value], COMPLETE, metrics={"validation/cosine": cosine})
+    spec = {**SPEC, "objective": {"metrics": ["fvu", "cosine"]}}
+    shown = _picture(story.records(spec=spec))
+    assert shown.across is not None
+    stairs = list(zip(*shown.across.stairs, strict=True))
+    assert stairs == [(0.5, 0.8), (0.3, 0.8), (0.3, 0.6), (0.1, 0.6), (0.1, 0.4)]
 
 
 def test_a_second_objective_over_decades_has_a_logarithmic_axis(story: Any) -> None:
@@ -190,7 +211,7 @@ def test_a_second_objective_over_decades_has_a_logarithmic_axis(story: Any) -> N
     shown = _picture(story.records(spec=TWO))
     assert shown.across is not None
     assert shown.across.logarithmic
-    assert shown.result_label.endswith("less is better (logarithmic)")
+    assert shown.result_label.endswith("lower is better (logarithmic)")
     first, last = shown.result_range
     assert math.log(first) == pytest.approx(math.log(100) - 0.06 * math.log(100))
     assert math.log(last) == pytest.approx(math.log(10_000) + 0.06 * math.log(100))
