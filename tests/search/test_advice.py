@@ -94,3 +94,23 @@ def test_who_learns_nothing_from_pruned_trials_says_so(sampler: dict[str, Any]) 
     name = sampler["name"]
     assert note.startswith(f"{name} learns only from trials that reach epoch 5, not from those")
     assert _notes(sampler, rungs={"rule": "none"}) == []
+
+
+def test_what_tpe_does_not_see_of_two_objectives_is_told() -> None:
+    both = {"objective": {"metrics": ["fvu", "parameters"]}}
+    (note,) = _notes({"name": "tpe"}, **both)
+    assert note == (
+        "tpe with two objectives takes all trials that are pruned for equally bad; "
+        "rungs.rule: none prunes nobody"
+    )
+    assert _notes({"name": "tpe"}, **both, rungs={"rule": "none"}) == []
+
+
+def test_a_sampler_that_learns_but_not_from_constraints_is_told() -> None:
+    bounds = {"constraints": ["usage_min >= 0.05"]}
+    (note,) = _notes({"name": "cmaes"}, **bounds)
+    assert note == (
+        "cmaes does not look at constraints: it learns from a trial that breaks one as from any "
+        "other; tpe, gp and nsgaii keep away"
+    )
+    assert _notes({"name": "tpe"}, **bounds) == _notes({"name": "random"}, **bounds) == []
