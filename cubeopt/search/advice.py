@@ -7,7 +7,14 @@ from cubeopt.search.study import StudySpec
 
 def notes(spec: StudySpec) -> list[str]:
     """One line for each limit; none for a study without any."""
-    found = [_budget(spec), _chance(spec), _startup(spec), _pruned(spec), _bounds(spec)]
+    found = [
+        _budget(spec),
+        _chance(spec),
+        _startup(spec),
+        _pruned(spec),
+        _bounds(spec),
+        _ends(spec),
+    ]
     return [note for note in found if note is not None]
 
 
@@ -94,4 +101,14 @@ def _bounds(spec: StudySpec) -> str | None:
     return (
         "cmaes does not look at constraints: it learns from a trial that breaks one as from any "
         "other; tpe, gp and nsgaii keep away"
+    )
+
+
+def _ends(spec: StudySpec) -> str | None:
+    """A front of which one end alone is carried on."""
+    if spec.objective.second is None or spec.promotion.top != 1:
+        return None
+    return (
+        "promotion.top is 1: of the front of two objectives one end is carried on; let it be as "
+        "many as the front shall have"
     )

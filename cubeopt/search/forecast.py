@@ -13,6 +13,7 @@ from cubeopt.trial import CubeShape
 
 _ORDERS = 50  # in which the trials may come to the rungs
 _SIMULATED = 1000  # trials at most: beyond, the shares hardly change
+_SIMULATED_FRONTS = 100  # with two objectives, whose order is dearer
 _DRAWN = 256  # points of a large space
 
 
@@ -42,7 +43,7 @@ def epochs(spec: StudySpec) -> Epochs:
     depend on each other, and constraints to be met: what breaks one on a cost ends sooner.
     """
     trials = spec.trials()
-    count = min(trials, _SIMULATED)
+    count = min(trials, _SIMULATED if spec.objective.second is None else _SIMULATED_FRONTS)
     sums = [0] * len(spec.rungs.epochs)
     for order in range(_ORDERS):
         for rung, came in enumerate(_came(spec, count, random.Random(order))):

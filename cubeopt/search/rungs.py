@@ -35,10 +35,11 @@ def ends(
 
     *others* are the values and metrics of the other trials at that epoch.
     """
-    if epoch in rungs.epochs[:-1] and rungs.rule != "none":
-        if not goal.affordable(metrics):
-            return True
-        others = [other for other in others if goal.affordable(other[1])]
+    if epoch not in rungs.epochs[:-1] or rungs.rule == "none":
+        return False
+    if not goal.affordable(metrics):
+        return True
+    others = [other for other in others if goal.affordable(other[1])]
     if goal.objective.second is None:
         values = [value for value, _ in others]
         return prune(rungs, epoch, value, values, goal.objective.direction)

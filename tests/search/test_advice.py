@@ -97,7 +97,7 @@ def test_who_learns_nothing_from_pruned_trials_says_so(sampler: dict[str, Any]) 
 
 
 def test_what_tpe_does_not_see_of_two_objectives_is_told() -> None:
-    both = {"objective": {"metrics": ["fvu", "parameters"]}}
+    both = {"objective": {"metrics": ["fvu", "parameters"]}, "promotion": {"top": 3}}
     (note,) = _notes({"name": "tpe"}, **both)
     assert note == (
         "tpe with two objectives takes all trials that are pruned for equally bad; "
@@ -114,3 +114,13 @@ def test_a_sampler_that_learns_but_not_from_constraints_is_told() -> None:
         "other; tpe, gp and nsgaii keep away"
     )
     assert _notes({"name": "tpe"}, **bounds) == _notes({"name": "random"}, **bounds) == []
+
+
+def test_that_one_end_of_a_front_is_promoted_is_told() -> None:
+    both = {"objective": {"metrics": ["fvu", "parameters"]}, "rungs": {"rule": "none"}}
+    (note,) = _notes({"name": "tpe"}, **both)
+    assert note == (
+        "promotion.top is 1: of the front of two objectives one end is carried on; let it be as "
+        "many as the front shall have"
+    )
+    assert _notes({"name": "tpe"}, **both, promotion={"top": 0}) == []
