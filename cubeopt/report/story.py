@@ -109,6 +109,8 @@ def _rungs(found: Records, number: int) -> list[Row]:
     for rung in ends:
         there = {e.trial_number: e for e in short if e.epoch == rung and e.value is not None}
         if number in there:
+            if found.goal.affordable(there[number].metrics):  # it was compared with its like
+                there = {n: e for n, e in there.items() if found.goal.affordable(e.metrics)}
             rows.append(_rung(found.goal, there, number, run))
     return rows
 

@@ -88,13 +88,8 @@ class Pack:
     def report(self, ends: Iterable[EpochEnd]) -> None:
         """Write down the ended epochs in one transaction and act on the verdicts."""
         reports = {end.slot: told for end in ends if (told := self._checked(end)) is not None}
-        keys = {
-            key
-            for slot in reports
-            for key in objective.goal_of(self.held[slot].claim.study_spec).keys
-        }
         verdicts = leases.report(
-            self._station.engine, list(reports.values()), _decide, sorted(keys)
+            self._station.engine, list(reports.values()), _decide, self._keys()
         )
         for slot, written in reports.items():
             each = self.held[slot]
@@ -109,6 +104,11 @@ class Pack:
             if verdict is not Verdict.GO_ON:
                 self._leave(slot)
             self._tested = True  # a suspect is alone: this report is its own
+
+    def _keys(self) -> list[str]:
+        """The metrics by which a rung compares any of these runs with others."""
+        goals = [objective.goal_of(each.claim.study_spec) for each in self.held.values()]
+        return sorted({key for goal in goals for key in goal.keys})
 
     def _checked(self, end: EpochEnd) -> EpochReport | None:
         """The report of an ended epoch; None of a run that left while it was made."""

@@ -165,6 +165,14 @@ def test_the_story_of_a_trial_has_its_place_among_the_fronts_and_its_constraints
     ]
 
 
+def test_a_trial_that_costs_too_much_takes_no_place_at_a_rung(story: Any) -> None:
+    story.short(0, [0.1], PRUNED, **_of(500)).short(1, [0.9], COMPLETE, **_of(50))
+    story.short(2, [0.8], COMPLETE, **_of(60))
+    records = story.records(spec={**SPEC, "constraints": ["parameters <= 100"]})
+    places = [told(records, number, WORKERS)["rungs"][0] for number in (0, 1, 2)]
+    assert [(each["rank"], each["of"]) for each in places] == [(1, 3), (2, 2), (1, 2)]
+
+
 def test_the_picture_has_both_objectives_with_units_and_stairs_through_the_front(
     story: Any,
 ) -> None:
