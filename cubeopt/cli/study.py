@@ -1,19 +1,19 @@
 """`cubeopt study`: create studies, look at them, steer them, take the winner out."""
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cubeopt import settings
+from cubeopt.cli import results
 from cubeopt.cli.options import Json, Storage, connected
 from cubeopt.cli.printing import cell, facts, print_json, say, table
 from cubeopt.errors import InputError, StudyError
 
 if TYPE_CHECKING:
-    from cubeopt.report.summary import Records, Summary
+    from cubeopt.report.summary import Records
 
 app = typer.Typer(
     help="Create studies, look at them, steer them, take the winner out.",
@@ -65,7 +65,11 @@ def create(
         "created": made,
         "state": str(record.state),
         "trials": spec.trials(),
-        "metric": f"{record.metric} ({record.direction})",
+        "metric": ", ".join(
+            f"{metric} ({way})"
+            for metric, way in zip(spec.objective.names, spec.objective.directions, strict=True)
+        ),
+        **({"constraints": ", ".join(map(str, spec.constraints))} if spec.constraints else {}),
         "dataset": record.dataset,
         "dataset_fingerprint": record.dataset_fingerprint,
     }
@@ -83,15 +87,19 @@ def create(
 @app.command("list", epilog="\b\nExample: cubeopt study list --json")
 def list_(storage: Storage = None, as_json: Json = False) -> None:
     """All studies, with what became of their trials."""
-    from cubeopt.db import records
+    from cubeopt.db import measures, records
     from cubeopt.report import summary
-    from cubeopt.search import study
+    from cubeopt.search import objective, study
 
     rows: list[dict[str, Any]] = []
     with connected(settings.load(storage)) as engine:
         for record in records.studies(engine):
+            keys = objective.goal_of(record.spec).keys
             short = summary.summarize(
-                record, records.trials(engine, record.id), records.runs(engine, record.id)
+                record,
+                records.trials(engine, record.id),
+                records.runs(engine, record.id),
+                measures.last(engine, record.id, keys),
             )
             rows.append(
                 {
@@ -100,7 +108,9 @@ def list_(storage: Storage = None, as_json: Json = False) -> None:
                     "trials": short.trials,
                     "budget": study.planned(record.spec),
                     "metric": short.metric,
+                    "second": short.second,
                     "best": short.best.value if short.best else None,
+                    "front": len(short.front) if short.second else None,
                     "created": short.created,
                 }
             )
@@ -121,7 +131,9 @@ def _listed(row: dict[str, Any]) -> list[Any]:
     ended = trials["complete"] + trials["pruned"] + trials["failed"]
     return [
         *(row["name"], row["state"], f"{ended} of {cell(row['budget'])}", trials["failed"]),
-        *(row["metric"], row["best"], row["created"][:16].replace("T", " ")),
+        f"{row['metric']}, {row['second']}" if row["second"] else row["metric"],
+        f"a front of {row['front']}" if row["second"] else row["best"],
+        row["created"][:16].replace("T", " "),
     ]
 
 
@@ -131,13 +143,13 @@ def show(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     from cubeopt.report import summary
 
     found = _load(name, storage)
-    short = summary.summarize(found.study, found.trials, found.runs, found.attempts)
+    short = summary.summarize(found.study, found.trials, found.runs, found.measured, found.attempts)
     if as_json:
-        rows = summary.trial_rows(found.trials, found.runs, found.attempts)
-        print_json({**short.as_json(), "budgets": _budgets(found), "runs": rows})
+        budgets, rows = results.budgets(found), results.rows(found)
+        print_json({**short.as_json(), "budgets": budgets, "runs": rows})
         return
-    _print_trials(found, short)
-    _print_best(short)
+    results.print_trials(found, short)
+    results.print_best(short)
     for warning in short.warnings:
         say(f"warning: {warning}")
 
@@ -157,18 +169,25 @@ def export(
             help="The file; else exports/NAME.yaml in the storage.",
         ),
     ] = None,
+    trial: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="This trial's run, not the best.")
+    ] = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Write the best run's configuration as YAML, which `cubeopt train` trains again."""
+    """Write the best run's configuration as YAML, which `cubeopt train` trains again.
+
+    Two objectives have several best runs: name one with --trial.
+    """
     from cubeopt.report import winner
     from cubeopt.search import configuration
 
     found = _load(name, storage)
-    content = winner.exported(found)
+    content = winner.exported(found, trial)
     path = output or settings.load(storage).exports_dir / f"{name}.yaml"
     header = (
-        f"The best run of study {name}, as exported by cubeopt.\n"
+        f"{'The best run' if trial is None else f'Trial {trial}'} of study {name}, as exported by "
+        "cubeopt.\n"
         f"Train it again, from nothing, to the same value on the same kind of machine:\n"
         f"  cubeopt train --config {path.name} --experiment-name {name}-again --cpu"
     )
@@ -201,10 +220,10 @@ def figure(
     from cubeopt.report.picture import picture
 
     found = _load(name, storage)
-    short = summary.summarize(found.study, found.trials, found.runs, found.attempts)
+    short = summary.summarize(found.study, found.trials, found.runs, found.measured, found.attempts)
     shown = picture(
         short,
-        summary.trial_rows(found.trials, found.runs, found.attempts),
+        results.rows(found),
         summary.curves(found.runs, found.epochs),
     )
     folder = output or settings.load(storage).reports_dir
@@ -279,95 +298,3 @@ def _load(name: str, storage: str | None) -> "Records":
 
     with connected(settings.load(storage)) as engine:
         return summary.load(engine, name)
-
-
-def _print_trials(found: "Records", short: "Summary") -> None:
-    from cubeopt.report import summary
-
-    say(f"study {short.name}: {short.state}" + _because(short.state_reason))
-    data = short.dataset
-    say(
-        f"dataset {data['name']} ({data['fingerprint'][:12]}): {data['train_rows']} train, "
-        f"{data['validation_rows']} validation, {data['test_rows']} test rows"
-    )
-    for each in found.budgets:
-        say(str(each))
-    rows = summary.trial_rows(found.trials, found.runs, found.attempts)
-    if not rows:
-        say("no trials yet; start a worker with: cubeopt worker --gpu 0   (or --cpu)")
-        return
-    titles = {"number": "trial", "kind": "run", "state": "state", "epoch": "epoch"}
-    titles["value"] = short.metric
-    if any(row["replicate"] for row in rows):
-        titles["replicate"] = "replicate"
-    if any(row["attempts"] > 1 for row in rows):
-        titles["attempts"] = "attempts"
-    searched = _in_order({name for trial in found.trials for name in trial.params})
-    counted = ", ".join(f"{count} {state}" for state, count in short.trials.items() if count)
-    table(
-        f"trials: {counted}",
-        [*titles.values(), *searched],
-        [[row.get(key) for key in (*titles, *searched)] for row in rows],
-        expendable=len(searched),
-    )
-
-
-def _budgets(found: "Records") -> list[dict[str, Any]]:
-    return [
-        {"name": each.name, "limit": each.limit, "used": each.used, "left": each.left}
-        for each in found.budgets
-    ]
-
-
-def _because(reason: str | None) -> str:
-    return f" ({reason})" if reason else ""
-
-
-def _print_best(short: "Summary") -> None:
-    """The winner beside the baselines, on the same validation split."""
-    rows: list[list[Any]] = []
-    best, baselines = short.best, short.baselines
-    if best is not None:
-        label = f"best: trial {best.trial}, {best.kind} run of {best.epochs} epochs"
-        if best.seeds > 1:
-            label += f", mean of {best.seeds} seeds"
-        rows.append([label, best.value, best.test_value])
-    names = {
-        "mean": "predict the mean",
-        "identity": "copy the input",
-        "pca": f"PCA to {baselines['pca_width']} numbers",
-    }
-    rows += [[label, baselines[key], None] for key, label in names.items()]
-    arrow = "lower" if short.direction == "minimize" else "higher"
-    table(
-        f"{short.metric} ({arrow} is better)",
-        ["", "validation", "test"],
-        [row for row in rows if row[1] is not None],
-    )
-    if any(each.seeds > 1 for each in short.replicates):
-        table(
-            "promoted trials over their seeds",
-            ["trial", "seeds", "complete", "mean", "spread", "test", "not in the mean"],
-            [
-                [
-                    *(each.trial, each.seeds, each.complete, each.value, each.spread),
-                    *(each.test_value, each.missing or None),
-                ]
-                for each in short.replicates
-            ],
-        )
-    if best is not None:
-        values = [f"{name} {cell(best.params[name])}" for name in _in_order(best.params)]
-        say(f"the best trial's values: {', '.join(values)}")
-    told = short.short_and_full
-    if told.spearman is not None:
-        pairs = f"{told.pairs} trials"
-        say(f"rank correlation of short and full runs: {told.spearman:.2f} over {pairs}")
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    """*names* as configurations order them; the database does not keep the order of a file."""
-    from cubeopt.trial import TrialSpec
-
-    known = list(TrialSpec().flat())
-    return sorted(names, key=known.index)

@@ -40,9 +40,11 @@ def show(study: Study, number: Number, storage: Storage = None, as_json: Json = 
     say(f"values: {values}; seed {told['seed']}")
     nth = " replicate" if any(run["replicate"] for run in told["runs"]) else ""
     seeds = f"{nth} seed" if nth else ""
-    shown = f"kind{seeds} state epoch target_epochs value test_value width failures"
+    value = "value second_value" if told["second"] else "value"
+    shown = f"kind{seeds} state epoch target_epochs {value} test_value width failures"
     _print("runs", told["runs"], shown)
-    _print("rungs", told["rungs"], "epoch value rank of verdict")
+    _print("rungs", told["rungs"], f"epoch {value} rank of verdict")
+    _print("constraints", told["constraints"], f"kind{nth} constraint value met")
     if told["attempts"]:
         shown = f"kind{nth} attempt worker device from_epoch started seconds end"
         _print("attempts", told["attempts"], shown)

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -53,6 +53,10 @@ class RungQuestion:
     study_spec: dict[str, Any]
     # With patience: its own value and the others' at the rungs before, the latest first.
     before: tuple[tuple[float, tuple[float, ...]], ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    others_metrics: tuple[dict[str, Any], ...] = ()  # of those values, the keys that were asked for
+    # With patience: the same metrics of its own and of the others at the rungs before.
+    before_metrics: tuple[tuple[dict[str, Any], tuple[dict[str, Any], ...]], ...] = ()
 
 
 class Verdict(StrEnum):
@@ -100,13 +104,17 @@ _EXTEND = text(f"""
 
 
 def report(
-    engine: Engine, reports: Sequence[EpochReport], decide: Callable[[RungQuestion], bool]
+    engine: Engine,
+    reports: Sequence[EpochReport],
+    decide: Callable[[RungQuestion], bool],
+    keys: Sequence[str] = (),
 ) -> dict[int, Verdict]:
     """Record one epoch of a whole pack and say what becomes of each run, by run id.
 
     First everything is recorded, then the short runs that stand at a rung are judged in order of
-    trial number: *decide* says True when the trial shall end. At last it is seen to that no more
-    runs go on than the budgets have epochs for.
+    trial number: *decide* says True when the trial shall end. It is told the metrics *keys* of
+    those that it compares with. At last it is seen to that no more runs go on than the budgets
+    have epochs for.
     """
     by_run = {one.run_id: one for one in reports}
     assert len(by_run) == len(reports), "a pack reports each of its runs once"
@@ -118,7 +126,7 @@ def report(
         held = set(connection.execute(text(HELD), leases).scalars())
         runs = [run for run in runs if run["id"] in held]
         _record(connection, [by_run[run["id"]] for run in runs])
-        standings = _standings(connection, runs, by_run)
+        standings = _standings(connection, runs, by_run, keys)
         for run in runs:
             one = by_run[run["id"]]
             verdicts[one.run_id] = verdict = _judge(run, one, standings, decide)
@@ -228,25 +236,38 @@ _RECORD = text("""
 """)
 
 
+_Standing = dict[int, tuple[float, dict[str, Any]]]  # value and metrics, by run id
+
+
 def _standings(
-    connection: Connection, runs: Sequence[RowMapping], by_run: Mapping[int, EpochReport]
-) -> dict[tuple[int, int], dict[int, float]]:
-    """By study and epoch of each rung that counts: the values of short runs there, by run id."""
+    connection: Connection,
+    runs: Sequence[RowMapping],
+    by_run: Mapping[int, EpochReport],
+    keys: Sequence[str],
+) -> dict[tuple[int, int], _Standing]:
+    """By study and epoch of each rung that counts: what short runs reached there."""
     asked = {
         (run["study_id"], epoch)
         for run in runs
         if _at_rung(run, by_run[run["id"]])
         for epoch in (by_run[run["id"]].epoch, *_before(run, by_run[run["id"]].epoch))
     }
-    standings: dict[tuple[int, int], dict[int, float]] = {}
+    standings: dict[tuple[int, int], _Standing] = {}
     for study_id, epoch in sorted(asked):
-        rows = connection.execute(_STANDING, {"study_id": study_id, "epoch": epoch})
-        standings[study_id, epoch] = {run_id: value for run_id, value in rows}
+        given = {"study_id": study_id, "epoch": epoch, "keys": list(keys)}
+        rows = connection.execute(_STANDING, given)
+        standings[study_id, epoch] = {run_id: (value, metrics) for run_id, value, metrics in rows}
     return standings
 
 
-_STANDING = text("""
-    SELECT run.id, epoch.value
+# Of the metrics of an epoch those named :keys, and nothing of the others is read.
+CHOSEN = """(
+    SELECT coalesce(jsonb_object_agg(key, epoch.metrics -> key), '{}')
+    FROM unnest(CAST(:keys AS text[])) AS key
+)"""
+
+_STANDING = text(f"""
+    SELECT run.id, epoch.value, {CHOSEN}
     FROM cubeopt.runs run JOIN cubeopt.epochs epoch ON epoch.run_id = run.id
     WHERE run.study_id = :study_id AND run.kind = 'short'
         AND epoch.epoch = :epoch AND epoch.value IS NOT NULL
@@ -257,7 +278,7 @@ _STANDING = text("""
 def _judge(
     run: RowMapping,
     one: EpochReport,
-    standings: Mapping[tuple[int, int], Mapping[int, float]],
+    standings: Mapping[tuple[int, int], _Standing],
     decide: Callable[[RungQuestion], bool],
 ) -> Verdict:
     if _diverged(one):
@@ -272,7 +293,16 @@ def _judge(
         places.append((standing.pop(one.run_id), tuple(standing.values())))
     (_, others), *before = places
     assert one.value is not None
-    question = RungQuestion(one.epoch, one.value, others, run["study_spec"], tuple(before))
+    question = RungQuestion(
+        epoch=one.epoch,
+        value=one.value,
+        others=tuple(value for value, _ in others),
+        study_spec=run["study_spec"],
+        before=tuple((own[0], tuple(value for value, _ in rest)) for own, rest in before),
+        metrics=one.metrics,
+        others_metrics=tuple(metrics for _, metrics in others),
+        before_metrics=tuple((own[1], tuple(each for _, each in rest)) for own, rest in before),
+    )
     return Verdict.PRUNED if decide(question) else Verdict.GO_ON
 
 

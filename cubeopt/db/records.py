@@ -229,21 +229,6 @@ def runs(engine: Engine, study_id: int) -> list[RunRecord]:
     return _read(engine, _select_runs(_runs.c.study_id == study_id), RunRecord)
 
 
-def results(engine: Engine, study_id: int) -> dict[int, float | None]:
-    """The values of the complete short runs by trial number."""
-    statement = (
-        select(_trials.c.number, _runs.c.value)
-        .join(_trials, _trials.c.id == _runs.c.trial_id)
-        .where(
-            _runs.c.study_id == study_id,
-            _runs.c.kind == RunKind.SHORT,
-            _runs.c.state == RunState.COMPLETE,
-        )
-    )
-    with transaction(engine) as connection:
-        return {number: value for number, value in connection.execute(statement)}
-
-
 def epochs(engine: Engine, study_id: int, after: datetime | None = None) -> list[EpochRecord]:
     """A study's epochs by trial number, kind and epoch; only those recorded later than *after*."""
     statement = _select_epochs(_runs.c.study_id == study_id)

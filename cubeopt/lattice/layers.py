@@ -48,6 +48,7 @@ class Layout:
         assert len({p.name for p in self.parameters}) == len(self.parameters)
         self._sizes = [_padded(p.count) for p in self.parameters]
         self.size = sum(self._sizes)
+        self.count = sum(p.count for p in self.parameters)  # of the weights, without the gaps
         self.modules = tuple(dict.fromkeys(p.module for p in self.parameters))
         place = [self.modules.index(p.module) for p in self.parameters]
         assert place == sorted(place), "the parameters of a module stand together"

@@ -1,7 +1,7 @@
 """Do short runs tell which full runs are good? Pruning and promotion rest on it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cubeopt.db.records import RunRecord
@@ -19,21 +19,29 @@ class Agreement:
     spearman: float | None  # rank correlation, -1 to 1; None: fewer than FEWEST pairs, or all equal
 
 
-def agreement(runs: Sequence[RunRecord]) -> Agreement:
-    """Spearman's rank correlation of the values at the end of short and of full runs."""
-    short, full = (_values(runs, kind) for kind in (RunKind.SHORT, RunKind.FULL))
+def agreement(
+    runs: Sequence[RunRecord], values: Mapping[int, float | None] | None = None
+) -> Agreement:
+    """Spearman's rank correlation of the values at the end of short and of full runs.
+
+    Of the first objective, or of *values* by run id.
+    """
+    known = {run.id: run.value for run in runs} if values is None else values
+    short, full = (_values(runs, known, kind) for kind in (RunKind.SHORT, RunKind.FULL))
     both = sorted(set(short) & set(full))
     return Agreement(
         len(both), _spearman([short[each] for each in both], [full[each] for each in both])
     )
 
 
-def _values(runs: Sequence[RunRecord], kind: RunKind) -> dict[int, float]:
+def _values(
+    runs: Sequence[RunRecord], known: Mapping[int, float | None], kind: RunKind
+) -> dict[int, float]:
     return {
-        run.trial_number: run.value
+        run.trial_number: value
         for run in runs
         if run.kind == kind and run.replicate == 0 and run.state == RunState.COMPLETE
-        if run.value is not None and math.isfinite(run.value)
+        if (value := known[run.id]) is not None and math.isfinite(value)
     }
 
 

@@ -15,11 +15,12 @@ from matplotlib.ticker import NullLocator
 from plotly.subplots import make_subplots
 
 from cubeopt import atomic
-from cubeopt.report.picture import Picture, Stroke, Style
+from cubeopt.report.picture import Picture, Star
+from cubeopt.report.stroke import Stroke, Style
 
 WIDTH, HEIGHT = 1400, 700  # pixels of the PNG
 _SHARES = (0.64, 0.36)  # of the width: learning curves, results
-_TITLES = ("Learning curves", "Result of each trial at its last epoch")
+_CURVES = "Learning curves"
 _RUNG = "rung: trials are compared"
 _INK, _FAINT = "#333333", "#BBBBBB"
 _MPL_DASH = {"solid": "-", "dot": ":", "dash": "--"}
@@ -39,7 +40,7 @@ def history(shown: Picture) -> go.Figure:
         shared_yaxes=True,
         horizontal_spacing=0.03,
         column_widths=list(_SHARES),
-        subplot_titles=_TITLES,
+        subplot_titles=(_CURVES, shown.result_title),
     )
     low, high = shown.limits
     for rung in shown.rungs:
@@ -47,7 +48,7 @@ def history(shown: Picture) -> go.Figure:
         line = go.Scatter(x=[rung, rung], y=[low, high], mode="lines", line=pen, name=_RUNG)
         line.update(hoverinfo="skip", legendgroup="rung", showlegend=rung == shown.rungs[0])
         figure.add_trace(line, row=1, col=1)
-    for column, (first, last) in ((1, shown.epoch_range), (2, shown.trial_range)):
+    for column, (first, last) in ((1, shown.epoch_range), (2, shown.result_range)):
         for level in shown.levels:
             pen = {"color": _INK, "width": 1.2, "dash": "dash"}
             line = go.Scatter(x=[first, last], y=[level.value] * 2, mode="lines", line=pen)
@@ -57,6 +58,12 @@ def history(shown: Picture) -> go.Figure:
         figure.add_trace(_trace(stroke, "lines+markers", shown.results), row=1, col=1)
     for stroke in shown.results:
         figure.add_trace(_trace(stroke, "markers", []), row=1, col=2)
+    if shown.across and shown.across.front:
+        (xs, ys), style = shown.across.stairs, shown.across.front.style
+        line = go.Scatter(x=xs, y=ys, mode="lines", line={"color": style.color, "width": 1.5})
+        line.update(hoverinfo="skip", legendgroup=style.label, showlegend=False)
+        figure.add_trace(line, row=1, col=2)
+        figure.add_trace(_trace(shown.across.front, "markers", []), row=1, col=2)
     for column, title in enumerate(figure.layout.annotations):
         first, _ = figure.layout[("xaxis", "xaxis2")[column]].domain
         title.update(x=first, xanchor="left", yshift=8, font_size=14)
@@ -91,27 +98,31 @@ def write_png(shown: Picture, path: Path) -> None:
     figure.text(0.012, 0.935, shown.subtitle, fontsize=10.5, color=_INK, va="center")
     for axes, ticks, span in (
         (left, shown.epoch_ticks, shown.epoch_range),
-        (right, shown.trial_ticks, shown.trial_range),
+        (right, None if shown.across else shown.trial_ticks, shown.result_range),
     ):
-        _prepare(axes, ticks, span, shown.logarithmic and axes is left)
+        scaled = shown.across.logarithmic if shown.across and axes is right else False
+        _prepare(axes, ticks, span, shown.logarithmic if axes is left else scaled)
         for level in shown.levels:
             axes.axhline(level.value, color=_INK, linewidth=1.2, linestyle=(0, (5, 4)), zorder=1)
     _paint_curves(left, shown)
     for stroke in shown.results:
         _plot(right, stroke, line=False)
+    if shown.across and shown.across.front:
+        right.plot(*shown.across.stairs, color=shown.across.front.style.color, linewidth=1.5)
+        _plot(right, shown.across.front, line=False)
     for star in shown.stars:
-        far = star.trial > 0.7 * shown.last_trial
+        far = _far(star, shown)
         right.annotate(
             star.label,
-            (star.trial, star.y),
+            (star.x, star.y),
             xytext=(-11 if far else 11, 0),
             textcoords="offset points",
             ha="right" if far else "left",
             va="center",
             color=_INK,
         )
-    right.set_xlabel("trial")
-    for axes, title in zip((left, right), _TITLES, strict=True):
+    right.set_xlabel(shown.result_label)
+    for axes, title in ((left, _CURVES), (right, shown.result_title)):
         axes.set_title(title, fontsize=11, color=_INK, loc="left")
     handles = {label: line for axes in (right, left) for line, label in _legend_of(axes)}
     legend = figure.legend(
@@ -167,15 +178,21 @@ def _lay_out(figure: go.Figure, shown: Picture) -> None:
     scale = "log" if shown.logarithmic else "linear"
     figure.update_xaxes(title=shown.epoch_label, type=scale, range=ends, row=1, col=1)
     figure.update_xaxes(tickvals=shown.epoch_ticks, row=1, col=1)
-    figure.update_xaxes(title="trial", range=list(shown.trial_range), row=1, col=2)
-    figure.update_xaxes(tickvals=shown.trial_ticks, row=1, col=2)
+    first, last = shown.result_range
+    logarithmic = shown.across is not None and shown.across.logarithmic
+    ends = [math.log10(first), math.log10(last)] if logarithmic else [first, last]
+    scale = "log" if logarithmic else "linear"
+    figure.update_xaxes(title=shown.result_label, type=scale, range=ends, row=1, col=2)
+    if shown.across is None:
+        figure.update_xaxes(tickvals=shown.trial_ticks, row=1, col=2)
     figure.update_xaxes(title_font_size=13, showgrid=False, zeroline=False)
     figure.update_yaxes(title=shown.axis, row=1, col=1)
     figure.update_yaxes(range=list(shown.limits), title_font_size=13, zeroline=False)
     for star in shown.stars:
-        far = star.trial > 0.7 * shown.last_trial
+        far = _far(star, shown)
+        x = math.log10(star.x) if logarithmic else star.x
         figure.add_annotation(
-            {"x": star.trial, "xref": "x2", "y": star.y, "yref": "y2"},
+            {"x": x, "xref": "x2", "y": star.y, "yref": "y2"},
             text=star.label,
             xanchor="right" if far else "left",
             xshift=-11 if far else 11,
@@ -199,13 +216,25 @@ def _lay_out(figure: go.Figure, shown: Picture) -> None:
         )
 
 
+def _far(star: Star, shown: Picture) -> bool:
+    """Whether a label to the right of *star* would leave the picture."""
+    if shown.across is None:
+        return star.x > 0.7 * shown.last_trial
+    first, last = shown.result_range
+    if shown.across.logarithmic:
+        return math.log(star.x / first) > 0.6 * math.log(last / first)
+    return star.x - first > 0.6 * (last - first)
+
+
 def _prepare(
-    axes: Axes, ticks: Sequence[int], span: tuple[float, float], logarithmic: bool
+    axes: Axes, ticks: Sequence[int] | None, span: tuple[float, float], logarithmic: bool
 ) -> None:
+    """*ticks* None: wherever they fall."""
     if logarithmic:
         axes.set_xscale("log")
+    if ticks is not None:
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(list(ticks), [str(tick) for tick in ticks])
+        axes.set_xticks(list(ticks), [str(tick) for tick in ticks])
     axes.set_xlim(*span)
     axes.grid(axis="y", color="#EEEEEE")
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,8 +1,4 @@
-"""What is shown of a study in its one picture, decided once for all who paint it.
-
-Colours are those of Okabe and Ito, which colour-blind people can tell apart; state is told by
-width, dash and marker as well.
-"""
+"""What is shown of a study in its one picture, decided once for all who paint it."""
 
 import html
 import math
@@ -11,53 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from cubeopt.report import pareto
+from cubeopt.report.pareto import Across
 from cubeopt.report.replicates import Replicates
+from cubeopt.report.stroke import AXES, STYLES, Stroke, Style, within
 from cubeopt.report.summary import Row, Summary
 
-_AXIS = {
-    "fvu": "fvu: fraction of variance unexplained (0 perfect, 1 the mean)",
-    "cosine": "cosine to the target (1 perfect)",
-    "top1": "top1: outputs that find their own target (1 perfect)",
-    "mrr": "mrr: mean reciprocal rank of the own target (1 perfect)",
-    "effective_rank": "effective_rank: directions along which the outputs vary",
-    "specialisation": "specialisation: bits the gate's choice tells of cell, sample and step",
-}
 _OF_A_ROW = frozenset(
-    {"number", "state", "kind", "replicate", "epoch", "value", "test_value", "attempts"}
+    {
+        *("number", "state", "kind", "replicate", "epoch", "value", "test_value", "attempts"),
+        *("second_value", "feasible"),
+    }
 )
-
-
-@dataclass(frozen=True)
-class Style:
-    """How the runs of one state look, in both panels and both painters."""
-
-    label: str
-    color: str
-    width: float
-    dash: str  # plotly's name
-    marker: str  # plotly's name
-    size: float
-
-
-STYLES = {
-    "pruned": Style("pruned", "#999999", 1.0, "solid", "x-thin", 5),
-    "failed": Style("failed", "#CC79A7", 1.5, "dot", "triangle-up", 7),
-    "running": Style("running", "#56B4E9", 1.8, "dash", "circle-open", 6),
-    "complete": Style("complete", "#0072B2", 1.8, "solid", "circle", 6),
-    "full": Style("full run", "#D55E00", 3.5, "solid", "star", 13),
-}
-
-
-@dataclass(frozen=True)
-class Stroke:
-    """Points of one style; where *ys* has a NaN the pen is lifted."""
-
-    style: Style
-    label: str
-    xs: list[float]
-    ys: list[float]
-    notes: list[str]  # what the page shows under the mouse
-    opacity: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +34,7 @@ class Level:
 class Star:
     """A full run among the results, named."""
 
-    trial: int
+    x: float
     y: float
     label: str
 
@@ -97,6 +58,7 @@ class Picture:
     logarithmic: bool
     limits: tuple[float, float]
     empty: str | None  # the sentence that stands there instead of curves
+    across: Across | None = None  # with two objectives
 
     @property
     def epoch_range(self) -> tuple[float, float]:
@@ -108,6 +70,22 @@ class Picture:
     def trial_range(self) -> tuple[float, float]:
         margin = 0.5 + 0.02 * self.last_trial
         return -margin, self.last_trial + margin
+
+    @property
+    def result_range(self) -> tuple[float, float]:
+        return self.across.limits if self.across else self.trial_range
+
+    @property
+    def result_label(self) -> str:
+        if self.across is None:
+            return "trial"
+        return self.across.label + (" (logarithmic)" if self.across.logarithmic else "")
+
+    @property
+    def result_title(self) -> str:
+        if self.across is None:
+            return "Result of each trial at its last epoch"
+        return "Both objectives of each trial at its last epoch"
 
     @property
     def epoch_label(self) -> str:
@@ -125,10 +103,9 @@ def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Pic
     last_epoch = max([row["epoch"] for row in curves] + summary.rungs)
     logarithmic = last_epoch >= 4 * summary.rungs[-1]
     return Picture(
-        title=f"Study {summary.name}: {summary.metric} on the validation split, "
-        f"{'lower' if summary.direction == 'minimize' else 'higher'} is better",
+        title=_title(summary),
         subtitle=_subtitle(summary, outside),
-        axis=_AXIS.get(summary.metric, summary.metric),
+        axis=AXES.get(summary.metric, summary.metric),
         curves=_curve_strokes(summary, curves, {stroke.style: stroke.label for stroke in results}),
         results=results,
         levels=_placed(levels, high - low, _right_end(curves, last_epoch)),
@@ -141,7 +118,19 @@ def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Pic
         logarithmic=logarithmic,
         limits=(low, high),
         empty=None if curves else _nothing_yet(summary),
+        across=pareto.across(summary, rows, (low, high)),
     )
+
+
+def _title(summary: Summary) -> str:
+    said = f"{summary.metric} on the validation split, {_way(summary.direction)} is better"
+    if summary.second is not None:
+        said += f", and {summary.second}, {_way(str(summary.second_direction))} is better"
+    return f"Study {summary.name}: {said}"
+
+
+def _way(direction: str) -> str:
+    return "lower" if direction == "minimize" else "higher"
 
 
 def _subtitle(summary: Summary, outside: int) -> str:
@@ -154,6 +143,12 @@ def _subtitle(summary: Summary, outside: int) -> str:
         parts.append(
             f"best: trial {best.trial}, {best.kind} run of {best.epochs} epochs, {mean}"
             f"{summary.metric} {best.value:.4f}{test}"
+        )
+    if summary.second is not None:
+        count = len(summary.front)
+        parts.append(
+            f"front of {summary.metric} and {summary.second}: "
+            f"{count} run{'' if count == 1 else 's'}"
         )
     if outside:
         parts.append(
@@ -259,14 +254,15 @@ def _result_strokes(
     worst = math.inf if summary.direction == "minimize" else -math.inf
     drawn: dict[str, list[Row]] = {name: [] for name in STYLES}
     for row in rows:
-        if row["value"] is not None or row["state"] in ("pruned", "failed"):
-            drawn["full" if row["kind"] == "full" else _style_of(row)].append(row)
+        there = row["value"] is not None or row["state"] in ("pruned", "failed")
+        if there and pareto.place(summary, row) is not None:
+            drawn[_result_style(row)].append(row)
     return [
         Stroke(
             STYLES[name],
             f"{STYLES[name].label} ({len(of_style)})",
-            [row["number"] for row in of_style],
-            [_within(worst if row["value"] is None else row["value"], limits) for row in of_style],
+            [pareto.place(summary, row) or 0 for row in of_style],
+            [within(worst if row["value"] is None else row["value"], limits) for row in of_style],
             [_result_note(row) for row in of_style],
             1.0,
         )
@@ -284,16 +280,22 @@ def _stars(summary: Summary, rows: Sequence[Row], limits: tuple[float, float]) -
     """One for each promoted trial; over several seeds it stands at the mean."""
     stars = []
     for each in summary.replicates:
-        if each.seeds > 1 and each.value is not None:
-            stars.append(Star(each.trial, _within(each.value, limits), _mean_label(each)))
+        full = [row for row in rows if (row["number"], row["kind"]) == (each.trial, "full")]
         if each.seeds == 1:
-            its = [row for row in rows if (row["number"], row["kind"]) == (each.trial, "full")]
-            stars += [
-                Star(each.trial, _within(row["value"], limits), _star_label(row))
-                for row in its
-                if row["value"] is not None
-            ]
+            value, label = full[0]["value"], _star_label(full[0])
+        else:
+            full = [row for row in full if row["state"] == "complete" and row["value"] is not None]
+            value, label = each.value, _mean_label(each)
+        places = [x for row in full if (x := pareto.place(summary, row)) is not None]
+        if value is not None and len(places) == len(full):
+            stars.append(Star(statistics.fmean(places), within(value, limits), label))
     return stars
+
+
+def _result_style(row: Row) -> str:
+    if row["state"] == "complete" and row.get("feasible") is False:
+        return "infeasible"
+    return "full" if row["kind"] == "full" else _style_of(row)
 
 
 def _star_label(row: Row) -> str:
@@ -306,11 +308,6 @@ def _mean_label(each: Replicates) -> str:
     return f"trial {each.trial}: {each.value:.3f}{spread}, {each.complete} of {each.seeds} seeds"
 
 
-def _within(value: float, limits: tuple[float, float]) -> float:
-    margin = 0.02 * (limits[1] - limits[0])
-    return min(max(value, limits[0] + margin), limits[1] - margin)
-
-
 def _opacity(count: int) -> float:
     """Many curves shine through each other."""
     return min(1.0, max(0.2, 20 / max(count, 1)))
@@ -319,6 +316,10 @@ def _opacity(count: int) -> float:
 def _result_note(row: Row) -> str:
     reached = "no value" if row["value"] is None else f"{row['value']:.5g}"
     told = "" if row["test_value"] is None else f", test split {row['test_value']:.5g}"
+    if row.get("second_value") is not None:
+        told += f"; {row['second_value']:.6g}"
+    if row.get("feasible") is False:
+        told += "; breaks a constraint"
     kind = f"{row['kind']} run {row['replicate'] or ''}".rstrip()
     head = f"<b>trial {row['number']}</b>, {kind}, {row['state']}, epoch {row['epoch']}"
     params = [

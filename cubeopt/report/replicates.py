@@ -49,11 +49,16 @@ class Replicates:
 
 def replicates(runs: Sequence[RunRecord]) -> list[Replicates]:
     """One for each promoted trial, by trial number."""
-    of_trial: dict[int, list[RunRecord]] = {}
+    return [_one(number, full) for number, full in by_trial(runs).items()]
+
+
+def by_trial(runs: Sequence[RunRecord]) -> dict[int, list[RunRecord]]:
+    """The full runs of each promoted trial, by trial number."""
+    found: dict[int, list[RunRecord]] = {}
     for run in runs:
         if run.kind == RunKind.FULL:
-            of_trial.setdefault(run.trial_number, []).append(run)
-    return [_one(number, full) for number, full in sorted(of_trial.items())]
+            found.setdefault(run.trial_number, []).append(run)
+    return dict(sorted(found.items()))
 
 
 def complete(runs: Sequence[RunRecord], trial: int) -> list[RunRecord]:

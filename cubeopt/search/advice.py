@@ -7,7 +7,15 @@ from cubeopt.search.study import StudySpec
 
 def notes(spec: StudySpec) -> list[str]:
     """One line for each limit; none for a study without any."""
-    found = [_budget(spec), _chance(spec), _startup(spec), _pruned(spec), _promoted(spec)]
+    found = [
+        _budget(spec),
+        _chance(spec),
+        _startup(spec),
+        _pruned(spec),
+        _promoted(spec),
+        _bounds(spec),
+        _ends(spec),
+    ]
     return [note for note in found if note is not None]
 
 
@@ -82,6 +90,11 @@ def _pruned(spec: StudySpec) -> str | None:
     """Trials that the sampler does not learn from."""
     if spec.rungs.rule == "none" or len(spec.rungs.epochs) == 1:
         return None
+    if isinstance(spec.sampler, Tpe) and spec.objective.second is not None:
+        return (
+            "tpe with two objectives takes all trials that are pruned for equally bad; "
+            "rungs.rule: none prunes nobody"
+        )
     ignores = isinstance(spec.sampler, Gp | Nsgaii)
     if not ignores and not (isinstance(spec.sampler, Cmaes) and not spec.sampler.pruned):
         return None
@@ -113,3 +126,23 @@ def _promoted(spec: StudySpec) -> str | None:
             "full run: none gets there"
         )
     return None
+
+
+def _bounds(spec: StudySpec) -> str | None:
+    """Constraints that the sampler does not look at, though it learns."""
+    if not spec.constraints or not isinstance(spec.sampler, Cmaes):
+        return None
+    return (
+        "cmaes does not look at constraints: it learns from a trial that breaks one as from any "
+        "other; tpe, gp and nsgaii keep away"
+    )
+
+
+def _ends(spec: StudySpec) -> str | None:
+    """A front of which one end alone is carried on."""
+    if spec.objective.second is None or spec.promotion.top != 1:
+        return None
+    return (
+        "promotion.top is 1: of the front of two objectives one end is carried on; let it be as "
+        "many as the front shall have"
+    )

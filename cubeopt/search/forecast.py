@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cubeopt.search import rungs, space
-from cubeopt.search.rungs import Standing
+from cubeopt.search.objective import Goal, key
+from cubeopt.search.rungs import Met
 from cubeopt.search.space import Point
 from cubeopt.search.study import StudySpec
 from cubeopt.trial import CubeShape
 
 _ORDERS = 50  # in which the trials may come to the rungs
 _SIMULATED = 1000  # trials at most: beyond, the shares hardly change
+_SIMULATED_FRONTS = 100  # with two objectives, whose order is dearer
 _DRAWN = 256  # points of a large space
 
 
@@ -42,15 +44,17 @@ def epochs(spec: StudySpec, limits: Mapping[str, float] | None = None) -> Epochs
     """By sending trials through the study's own rules, one after the other, in many orders.
 
     A trial that is better at one rung is taken to be better at all; the sampler is taken not to
-    learn. One that proposes better and better trials prunes fewer. *limits* are the epochs that
-    other budgets than that of epochs have room for, by name.
+    learn. One that proposes better and better trials prunes fewer. Two objectives are taken not to
+    depend on each other, and constraints to be met: what breaks one on a cost ends sooner.
+    *limits* are the epochs that other budgets than that of epochs have room for, by name.
     """
     limits = dict(limits or {})
     if spec.budget.epochs is not None:
         limits["epochs"] = spec.budget.epochs
     tightest = min(limits, key=lambda name: limits[name], default="trials")
     limit, trials = limits.get(tightest, math.inf), spec.trials()
-    count = min(_SIMULATED if trials is None else trials, _SIMULATED)
+    most = _SIMULATED if spec.objective.second is None else _SIMULATED_FRONTS
+    count = most if trials is None else min(trials, most)
     orders = [_Course(spec, count, limit, random.Random(order)) for order in range(_ORDERS)]
     spent = _mean([each.spent for each in orders])
     scale = limit / spent if trials is None else min(trials / count, limit / spent)
@@ -103,31 +107,39 @@ class _Course:
 
     def __init__(self, spec: StudySpec, count: int, limit: float, source: random.Random) -> None:
         self._spec, self._limit = spec, limit
-        self.at: list[list[float]] = [[] for _ in _rungs(spec)]  # values of those that came there
+        # The metrics of those that came there.
+        self.at: list[list[Mapping[str, float]]] = [[] for _ in _rungs(spec)]
+        self._goal = Goal(spec.objective)
+        self._names = [key(name) for name in spec.objective.names]
         self.spent, self.full = 0.0, 0.0  # epochs, and those of full runs among them
         self._completed: list[float] = []  # the best first
         self._promoted: set[float] = set()
         for _ in range(count):
             if self.spent >= limit:
                 break
-            self._try(source.random())
+            self._try({name: source.random() for name in self._names})
 
-    def _try(self, value: float) -> None:
-        """A trial as good as *value*; less is better, whatever the study says."""
-        ends, rungs_ = self._spec.rungs.epochs, self._spec.rungs
+    def _try(self, metrics: Mapping[str, float]) -> None:
+        """A trial that has these *metrics* at every epoch; promotions go by the first of them."""
+        ends, patience = self._spec.rungs.epochs, self._spec.rungs.patience
         for rung, (start, epoch) in enumerate(zip((0, *ends[:-1]), ends, strict=True)):
             self._spend(epoch - start)
-            others = self.at[rung]
-            before = [
-                Standing(value, [each for each in self.at[earlier] if each != value])
-                for earlier in range(rung - 1, max(-1, rung - 1 - rungs_.patience), -1)
+            here, *before = [
+                self._met(metrics, [each for each in self.at[earlier] if each is not metrics])
+                for earlier in range(rung, max(-1, rung - 1 - patience), -1)
             ]
-            cut = rungs.prune(rungs_, epoch, value, others, "minimize", before)
-            others.append(value)
+            cut = rungs.ends(self._spec.rungs, self._goal, epoch, here, before)
+            self.at[rung].append(metrics)
             if cut:
                 return
-        bisect.insort(self._completed, value)
+        value = metrics[self._names[0]]
+        downward = self._goal.objective.direction == "minimize"
+        bisect.insort(self._completed, value if downward else -value)
         self._promote()
+
+    def _met(self, metrics: Mapping[str, float], others: Sequence[Mapping[str, float]]) -> Met:
+        first = self._names[0]
+        return Met(metrics[first], metrics, [each[first] for each in others], others)
 
     def _promote(self) -> None:
         factor = self._spec.promotion.reduction_factor

@@ -2,11 +2,14 @@
 
 Optuna proposes trials and draws them on its dashboard; it does not run them. Everything here may
 be repeated: after a crash the coordinator writes the same facts again and nothing counts twice.
+
+With two objectives no intermediate values are written: Optuna's TPE asks a study for its one
+direction as soon as a pruned trial has some, and its dashboard does not draw them.
 """
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,6 +26,9 @@ from cubeopt.search.space import Point
 from cubeopt.search.study import StudySpec
 
 _WISH = "fixed_params"  # where Optuna keeps the values of an enqueued trial
+# Where its samplers and its dashboard look for how far a trial is beyond each bound. Of its two
+# forms (a list; "constraints:NAME", which Trial.set_constraint writes) the dashboard knows this.
+_CONSTRAINTS = "constraints"
 
 
 class Mirror:
@@ -35,11 +41,11 @@ class Mirror:
         self._study = optuna.create_study(
             storage=storage,
             study_name=spec.name,
-            direction=spec.objective.direction,
+            directions=spec.objective.directions,
             load_if_exists=True,
             sampler=RandomSampler(),  # asked for nothing: proposals.py draws
         )
-        self._study.set_metric_names([spec.objective.metric])
+        self._study.set_metric_names(list(spec.objective.names))
 
     def ask(self, count: int, asked: int) -> list[tuple[int, Point]]:
         """At most *count* new points as (number, params); *asked* is how many there were before.
@@ -106,29 +112,39 @@ class Mirror:
             elif _WISH in each.system_attrs:
                 found.append(self._granted(each.number, each.number))
             else:
-                self.tell(each.number, TrialState.FAIL, None)
+                self.tell_failed(each.number)
         return found
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """Show the objective of a trial at the end of *epoch*."""
+        """Show the objective of a trial at the end of *epoch*; of two objectives nothing."""
+        if self._spec.objective.second is not None:
+            return
         # Finished already: told by a coordinator that died before it wrote that down.
         with suppress(UpdateFinishedTrialError):
             self._storage.set_trial_intermediate_value(self._id(number), epoch, value)
 
-    def tell_complete(self, number: int, value: float) -> None:
-        self.tell(number, TrialState.COMPLETE, value)
+    def bound(self, number: int, excesses: Sequence[float]) -> None:
+        """Say how far a trial is beyond each bound of the study; before its end is told."""
+        if not excesses:
+            return
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_system_attr(self._id(number), _CONSTRAINTS, list(excesses))
 
-    def tell_pruned(self, number: int, value: float | None) -> None:
-        """Without a finite value (it diverged) Optuna ranks the trial behind all that have one."""
-        self.tell(number, TrialState.PRUNED, value)
+    def tell_complete(self, number: int, *values: float) -> None:
+        self.tell(number, TrialState.COMPLETE, *values)
+
+    def tell_pruned(self, number: int, *values: float | None) -> None:
+        """Without finite values (it diverged) Optuna ranks the trial behind all that have some."""
+        self.tell(number, TrialState.PRUNED, *values)
 
     def tell_failed(self, number: int) -> None:
-        self.tell(number, TrialState.FAIL, None)
+        self.tell(number, TrialState.FAIL)
 
-    def tell(self, number: int, state: TrialState, value: float | None) -> None:
-        values = [value] if value is not None and math.isfinite(value) else None
+    def tell(self, number: int, state: TrialState, *values: float | None) -> None:
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        whole = len(known) == len(self._spec.objective.names)
         with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_state_values(self._id(number), state, values)
+            self._storage.set_trial_state_values(self._id(number), state, known if whole else None)
 
     def note(self, key: str, value: Any) -> None:
         """Show a fact of the study beside it."""

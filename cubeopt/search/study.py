@@ -13,23 +13,15 @@ from pydantic import Field, ValidationError, model_validator
 
 from cubeopt import trial
 from cubeopt.errors import ConfigError, StudyError
-from cubeopt.search import configuration, samplers, space
+from cubeopt.search import configuration, objective, samplers, space
+from cubeopt.search.objective import Constraints, Goal, Objective
 from cubeopt.search.samplers import Cmaes, Grid, Sampler, Tpe
 from cubeopt.search.space import Point, Range, Section
 from cubeopt.trial import TrialSpec
 
-Metric = Literal["fvu", "cosine", "top1", "mrr", "effective_rank", "specialisation"]
 # What becomes of a worker whose code is not that which the study was created with: it says so,
 # is refused, or neither.
 Code = Literal["warn", "strict", "ignore"]
-DIRECTIONS: dict[Metric, Literal["minimize", "maximize"]] = {
-    "fvu": "minimize",  # fraction of variance unexplained
-    "cosine": "maximize",  # of output and target
-    "top1": "maximize",  # share of the outputs that find their own target in the split
-    "mrr": "maximize",  # mean reciprocal rank of the own target
-    "effective_rank": "maximize",  # directions along which the outputs vary
-    "specialisation": "maximize",  # bits that the gate's choice tells of cell, sample and step
-}
 _NEVER_SEARCHED = frozenset(
     {
         *("dataset", "task", "epochs", "embedding_size", "data_seed"),
@@ -37,16 +29,6 @@ _NEVER_SEARCHED = frozenset(
     }
 )
 _SAMPLER_PATH = re.compile(rf"^sampler\.({'|'.join(samplers.NAMES)})\b")
-
-
-class Objective(Section):
-    """The validation metric that decides; no searched knob scales it."""
-
-    metric: Metric = "fvu"
-
-    @property
-    def direction(self) -> Literal["minimize", "maximize"]:
-        return DIRECTIONS[self.metric]
 
 
 class Rungs(Section):
@@ -134,6 +116,7 @@ class StudySpec(Section):
     base: dict[str, Any] = Field(default_factory=dict)
     search: Annotated[dict[str, Range], Field(min_length=1)]
     objective: Objective = Objective()
+    constraints: Constraints = ()
     sampler: Sampler = Tpe()
     rungs: Rungs = Rungs()
     promotion: Promotion = Promotion()
@@ -143,6 +126,10 @@ class StudySpec(Section):
     @property
     def base_trial(self) -> TrialSpec:
         return trial.from_flat(self.base, f"study {self.name}: base")
+
+    @property
+    def goal(self) -> Goal:
+        return Goal(self.objective, self.constraints)
 
     @property
     def full_epochs(self) -> int:
@@ -219,6 +206,7 @@ def parse(content: Mapping[str, Any], where: str) -> StudySpec:
     try:
         base = trial.from_flat(spec.base, f"{where}: base")
         _check_search(spec, base, where)
+        _check_constraints(spec, base, where)
         _check_sampler(spec, where)
     except StudyError:
         raise
@@ -308,15 +296,22 @@ def _check_point(base: TrialSpec, names: Sequence[str], point: Point, where: str
         raise StudyError(f"{where}: {said}: {reason}") from error
 
 
+def _check_constraints(spec: StudySpec, base: TrialSpec, where: str) -> None:
+    """Each names what trials are measured by, and some trial can meet them all."""
+    known = objective.reported(base, spec.search)
+    for each in spec.constraints:
+        if each.name not in known:
+            hint = trial.did_you_mean(each.name, known) or f"; there are {', '.join(sorted(known))}"
+            raise StudyError(f"{where}: constraints: no metric is called {each.name!r}{hint}")
+    conflict = objective.contradiction(spec.constraints)
+    if conflict is not None:
+        raise StudyError(f"{where}: constraints: {conflict}")
+
+
 def _check_sampler(spec: StudySpec, where: str) -> None:
-    """What a sampler asks of the space."""
+    """What a sampler asks of the objective and of the space."""
     if isinstance(spec.sampler, Cmaes):
-        numbers = [each for each in spec.search.values() if each.choices is None and not each.when]
-        if len(numbers) < 2:
-            raise StudyError(
-                f"{where}: sampler cmaes needs at least two searched intervals (low, high) without "
-                f"a condition, got {len(numbers)}; take tpe, gp or random"
-            )
+        _check_cmaes(spec, where)
     if not isinstance(spec.sampler, Grid):
         return
     for name in spec.sampler.points:
@@ -335,6 +330,20 @@ def _check_sampler(spec: StudySpec, where: str) -> None:
         raise StudyError(
             f"{where}: the grid has more than {space.MAX_LISTED} points; give fewer in "
             "sampler.points or search, or take the sampler qmc"
+        )
+
+
+def _check_cmaes(spec: StudySpec, where: str) -> None:
+    if spec.objective.second is not None:
+        raise StudyError(
+            f"{where}: sampler cmaes takes one objective, not two "
+            f"({' and '.join(spec.objective.names)}); take tpe, gp or nsgaii"
+        )
+    numbers = [each for each in spec.search.values() if each.choices is None and not each.when]
+    if len(numbers) < 2:
+        raise StudyError(
+            f"{where}: sampler cmaes needs at least two searched intervals (low, high) without "
+            f"a condition, got {len(numbers)}; take tpe, gp or random"
         )
 
 

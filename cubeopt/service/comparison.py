@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cubeopt.errors import InputError
-from cubeopt.search.study import DIRECTIONS, Metric
+from cubeopt.search.objective import DIRECTIONS, Metric
 from cubeopt.service import arms as all_arms
 from cubeopt.service import packs, verdict
 from cubeopt.service.arms import Arm

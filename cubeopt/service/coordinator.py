@@ -6,17 +6,20 @@ one goes on from what the tables say.
 
 import logging
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 from optuna.storages import RDBStorage
 
-from cubeopt.db import breaker, budgets, leader, orders, queue, records
+from cubeopt.db import breaker, budgets, leader, measures, orders, queue, records
 from cubeopt.db.budgets import Account
 from cubeopt.db.engine import Engine, optuna_url
-from cubeopt.db.records import StudyRecord
+from cubeopt.db.records import RunRecord, StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
 from cubeopt.errors import StudyError
 from cubeopt.search import mirror, rungs, samplers, study
 from cubeopt.search.mirror import Mirror
+from cubeopt.search.objective import Goal
 from cubeopt.search.study import StudySpec
 
 logger = logging.getLogger(__name__)
@@ -56,7 +59,8 @@ class Coordinator:
     def __init__(self, engine: Engine, storage: RDBStorage) -> None:
         self._engine, self._storage = engine, storage
         self._studies: dict[int, tuple[StudySpec, Mirror]] = {}
-        self._leaving: dict[int, Mirror] = {}  # of studies that run no more, but workers held runs
+        # Those that run no more, but whose runs workers held.
+        self._leaving: dict[int, tuple[StudySpec, Mirror]] = {}
         self._complete: dict[int, int] = {}  # trials when promotion was last looked at
 
     def tick(self) -> None:
@@ -81,11 +85,11 @@ class Coordinator:
             logger.error("study %s: %s", record.name, error)
             orders.end(self._engine, record.id, StudyState.FAILED, str(error))
             return
-        self._show(record, counterpart)
+        self._show(record, spec, counterpart)
         reason = breaker.trip(self._engine, record.id, _FAILURES_IN_A_ROW)
         if reason is not None:
             logger.warning("study %s failed: %s", record.name, reason)
-            self._show(record, counterpart)
+            self._show(record, spec, counterpart)
             return
         spent = budgets.spent(self._engine, record.id, record.spec)
         if spent is not None:
@@ -106,13 +110,13 @@ class Coordinator:
         """Of a study that runs no more, Optuna shall have what the workers still report."""
         opened = self._studies.pop(record.id, None)  # once resumed, it is looked at anew
         if opened is not None:
-            self._leaving[record.id] = opened[1]
+            self._leaving[record.id] = opened
         if record.id not in self._leaving:
             return
         held = any(
             records.counts(self._engine, record.id, kind)[RunState.RUNNING] for kind in RunKind
         )
-        self._show(record, self._leaving[record.id])
+        self._show(record, *self._leaving[record.id])
         if not held:
             del self._leaving[record.id]
 
@@ -128,7 +132,7 @@ class Coordinator:
             self._studies[record.id] = spec, counterpart
         return self._studies[record.id]
 
-    def _show(self, record: StudyRecord, counterpart: Mirror) -> None:
+    def _show(self, record: StudyRecord, spec: StudySpec, counterpart: Mirror) -> None:
         """Bring Optuna's tables up to date: epochs first, then ends.
 
         The ends are read before the epochs: an end that is seen here has all its epochs recorded.
@@ -141,13 +145,12 @@ class Coordinator:
             reached[epoch.trial_number] = epoch.epoch
         if reached:
             records.mark_mirrored(self._engine, record.id, reached)
+        goal = spec.goal
+        found = measures.last(self._engine, record.id, goal.keys, [run.id for run in ended])
         for run in ended:
-            if run.state == RunState.COMPLETE and run.value is not None:
-                counterpart.tell_complete(run.trial_number, run.value)
-            elif run.state == RunState.FAILED:
-                counterpart.tell_failed(run.trial_number)
-            else:
-                counterpart.tell_pruned(run.trial_number, run.value)
+            # One that diverged has no result, whatever its epochs before that were like.
+            metrics = found.get(run.id, {}) if run.value is not None else {}
+            _tell(counterpart, goal, run, metrics)
         if ended:
             records.mark_told(self._engine, record.id, [run.trial_number for run in ended])
 
@@ -186,8 +189,8 @@ class Coordinator:
 
     def _promote(self, record: StudyRecord, spec: StudySpec) -> bool:
         """Start the full runs that are due; whether there were new ones."""
-        results = records.results(self._engine, record.id)
-        due = rungs.promote(results, spec.promotion, record.direction)
+        reached = measures.results(self._engine, record.id, spec.goal.keys)
+        due = rungs.promoted(spec.goal, spec.promotion, reached)
         seeds = spec.promotion.seeds
         new = queue.promote(self._engine, record.id, due, spec.full_epochs, seeds)
         if new:
@@ -210,9 +213,12 @@ class Coordinator:
         }
         counterpart.note("full runs", noted)
         state, reason = StudyState.COMPLETE, f"all {counterpart.trials} trials have ended"
-        short = [run for run in runs if run.kind == RunKind.SHORT]
-        if all(run.state != RunState.COMPLETE for run in short):
+        reached = measures.results(self._engine, record.id, spec.goal.keys)
+        nearest = rungs.nearest(spec.goal, reached)
+        if not reached:
             state, reason = StudyState.FAILED, "no trial reached the last rung"
+        elif nearest is not None:
+            reason += f"; {nearest}"
         elif full and all(run.state != RunState.COMPLETE for run in full):
             state, reason = StudyState.FAILED, "no promoted trial finished its full run"
         self._end(record, state, reason)
@@ -231,3 +237,16 @@ class Coordinator:
     def _end(self, record: StudyRecord, state: StudyState, reason: str) -> None:
         if orders.end(self._engine, record.id, state, reason):
             logger.info("study %s: %s, %s", record.name, state, reason)
+
+
+def _tell(counterpart: Mirror, goal: Goal, run: RunRecord, metrics: Mapping[str, Any]) -> None:
+    """Tell Optuna how a short run ended; *metrics* are the goal's at its last validated epoch."""
+    if run.state == RunState.FAILED:
+        counterpart.tell_failed(run.trial_number)
+        return
+    values = goal.values(metrics) if goal.objective.second is not None else (run.value,)
+    counterpart.bound(run.trial_number, goal.excesses(metrics))
+    if run.state == RunState.COMPLETE and values is not None and values[0] is not None:
+        counterpart.tell_complete(run.trial_number, *values)
+    else:
+        counterpart.tell_pruned(run.trial_number, *(values or ()))

@@ -23,7 +23,7 @@ import torch
 from cubeopt.data import dataset
 from cubeopt.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cubeopt.search import configuration
-from cubeopt.search.study import DIRECTIONS
+from cubeopt.search.objective import DIRECTIONS
 from cubeopt.service import yardsticks
 from cubeopt.service.yardsticks import Yardstick
 from cubeopt.settings import Settings

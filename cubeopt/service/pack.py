@@ -10,8 +10,8 @@ from cubeopt.db.leases import EpochReport, Lease, RungQuestion, Verdict
 from cubeopt.db.queue import Claim
 from cubeopt.db.tables import RunKind
 from cubeopt.errors import CheckpointError, CubeoptError, StorageLostError
-from cubeopt.search import rungs, study
-from cubeopt.search.rungs import Standing
+from cubeopt.search import objective, rungs, study
+from cubeopt.search.rungs import Met
 from cubeopt.service.events import Event, Happening
 from cubeopt.service.station import Held, Station
 from cubeopt.training import checkpoint
@@ -151,7 +151,9 @@ class Pack:
         while self._unsent and not heart.unheard:
             first = {slot: waiting[0] for slot, waiting in self._unsent.items()}
             try:
-                verdicts = leases.report(self._station.engine, list(first.values()), _decide)
+                verdicts = leases.report(
+                    self._station.engine, list(first.values()), _decide, self._keys()
+                )
             except StorageLostError as error:
                 logger.debug("reports of %d runs wait: %s", len(first), error)
                 heart.alarm()
@@ -187,6 +189,11 @@ class Pack:
         for slot, saved in list(self._spent.items()):
             self._station.release([self.held[slot]], checkpoint=saved)
             self._leave(slot)
+
+    def _keys(self) -> list[str]:
+        """The metrics by which a rung compares any of these runs with others."""
+        goals = [objective.goal_of(each.claim.study_spec) for each in self.held.values()]
+        return sorted({key for goal in goals for key in goal.keys})
 
     def _checked(self, end: EpochEnd) -> EpochReport | None:
         """The report of an ended epoch; None of a run that left while it was made."""
@@ -247,11 +254,11 @@ class Pack:
 def _decide(question: RungQuestion) -> bool:
     """Whether the rules of its study end a trial at this rung."""
     spec = study.parse(question.study_spec, "study")
-    return rungs.prune(
-        spec.rungs,
-        question.epoch,
-        question.value,
-        question.others,
-        spec.objective.direction,
-        [Standing(value, others) for value, others in question.before],
-    )
+    here = Met(question.value, question.metrics, question.others, question.others_metrics)
+    before = [
+        Met(value, metrics, others, others_metrics)
+        for (value, others), (metrics, others_metrics) in zip(
+            question.before, question.before_metrics, strict=True
+        )
+    ]
+    return rungs.ends(spec.rungs, spec.goal, question.epoch, here, before)

@@ -123,8 +123,18 @@ def enqueue(engine: Engine, name: str, values: Mapping[str, Any]) -> tuple[int, 
 
 
 def _baselines(loaded: Dataset, spec: StudySpec) -> dict[str, Any]:
-    """In the study's metric; none where it says nothing of a predictor without a cube."""
-    base, metric = spec.base_trial, spec.objective.metric
+    """In the study's metrics; none where one says nothing of a predictor without a cube.
+
+    Those in the second of two stand under "second".
+    """
+    found = _baseline(loaded, spec, spec.objective.metric)
+    if spec.objective.second is not None:
+        found["second"] = _baseline(loaded, spec, spec.objective.second)
+    return found
+
+
+def _baseline(loaded: Dataset, spec: StudySpec, metric: str) -> dict[str, Any]:
+    base = spec.base_trial
     if metric not in baselines.METRICS:
         return {}
     return asdict(baselines.baselines(loaded, base.plan.task, base.shape.face_cells, metric))

@@ -50,7 +50,8 @@ def sums(
 def metrics(sums: GateSums, experts: Sequence[str]) -> dict[str, Float64[Tensor, " P"]]:
     """Named numbers of each trial, from the sums over a split.
 
-    usage/EXPERT: mean share, in percent. gate_entropy: mean entropy of a choice's shares, in bits:
+    usage/EXPERT: mean share, in percent. usage_min: the smallest of them, in shares of 1, so 0 when
+    an expert is dead. gate_entropy: mean entropy of a choice's shares, in bits:
     0 when every choice is for one expert, log2 E when all have equal shares.
 
     specialisation: H(mean share) - mean H(share) in bits, the mutual information of the expert with
@@ -64,6 +65,7 @@ def metrics(sums: GateSums, experts: Sequence[str]) -> dict[str, Float64[Tensor,
     share = usage / choices[:, None]
     entropy = sums.entropy / choices
     table = {f"usage/{name}": 100.0 * share[:, e] for e, name in enumerate(experts)}
+    table["usage_min"] = share.amin(1)
     table["gate_entropy"] = entropy
     table["specialisation"] = (_bits(share) - entropy).clamp(min=0.0)
     table["specialisation/cell"] = _information(sums.by_cell)

@@ -335,6 +335,7 @@ class PackRun:
         row["learning_rate"] = held.rate(held.step - 1)  # of the epoch's last batch
         row["epoch_seconds"] = seconds
         row["samples_per_second"] = batches * self.shape.batch_size / seconds
+        row["parameters"] = float(self.cube.layout.count)
         row["peak_memory_bytes"] = float(peak_memory(self.feed.device))
         held.started, held.since = now, held.step
         return row

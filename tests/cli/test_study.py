@@ -371,3 +371,71 @@ def test_plan_needs_a_device_and_a_dataset(cli: Cli, home: Path, study_file: Pat
     ran = cli("study", "plan", study_file, "--cpu")
     assert ran.code == 2
     assert "elsewhere" in ran.err
+
+
+def test_two_objectives_and_a_constraint_through_the_commands(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any], spawn: Any, tmp_path: Path
+) -> None:
+    tiny_study["search"] = {
+        "learning_rate": {"low": 1e-2, "high": 2e-2},
+        "state_size": {"choices": [4, 8, 16]},
+    }
+    tiny_study |= {
+        "objective": {"metrics": ["fvu", "parameters"]},
+        "constraints": ["usage_min >= 0.01"],
+        "sampler": {"name": "grid", "points": {"learning_rate": 2}},
+        "rungs": {"epochs": [1], "rule": "none"},
+    }
+    study_file.write_text(yaml.safe_dump(tiny_study))
+    created = cli("study", "create", study_file)
+    assert "metric               fvu (minimize), parameters (minimize)\n" in created.out
+    assert "constraints          usage_min >= 0.01\n" in created.out
+    assert spawn("worker", "--cpu", "--pack", "2", "--until-done").finish().code == 0
+    said = cli("study", "show", "tiny", "--json").json
+    front = said["front"]
+    assert len(front) >= 2  # the smallest cubes, and what they do not reach
+    assert said["best"] is None
+    shown = cli("study", "show", "tiny").out
+    assert "the front of fvu (lower is better) and parameters (lower is better)\n" in shown
+    assert "constraints: usage_min >= 0.01\n" in shown
+    assert f"export one with: cubeopt study export tiny --trial {front[0]['trial']}\n" in shown
+    (row,) = cli("study", "list", "--json").json
+    assert (row["metric"], row["second"], row["best"], row["front"]) == (
+        *("fvu", "parameters", None, len(front)),
+    )
+    assert f"a front of {len(front)}" in cli("study", "list").out
+
+    out = tmp_path / "best.yaml"
+    refused = cli("study", "export", "tiny", "-o", out)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert refused.err.startswith(
+        f"cubeopt: study tiny has {len(front)} best runs, a front of fvu and parameters; say which "
+        f"with --trial N: {front[0]['trial']} (fvu "
+    )
+    assert not out.exists()
+    chosen = front[-1]
+    told = cli("study", "export", "tiny", "--trial", str(chosen["trial"]), "-o", out, "--json")
+    assert (told.json["trial"], told.json["value"]) == (chosen["trial"], chosen["value"])
+    content = yaml.safe_load(out.read_text())
+    assert content["provenance"]["judged_by"]["parameters"] == chosen["second_value"]
+    assert content["real_training"]["state_size"] == 4
+
+    story = cli("trial", "show", "tiny", str(chosen["trial"]))
+    assert "usage_min >= 0.01" in story.out
+    assert "second_value" in story.out
+    assert cli("study", "figure", "tiny", "-o", tmp_path).code == 0
+    assert "weights of one trial" in (tmp_path / "tiny.html").read_text()
+
+
+def test_an_export_of_a_named_trial_is_that_trial(cli: Cli, finished: Any, tmp_path: Path) -> None:
+    shown = cli("study", "show", "tiny", "--json").json
+    short = [r for r in shown["runs"] if r["kind"] == "short" and r["state"] == "complete"]
+    last = short[-1]["number"]
+    newest = [r for r in shown["runs"] if r["number"] == last][-1]
+    told = cli("study", "export", "tiny", "--trial", str(last), "-o", tmp_path / "a.yaml", "--json")
+    assert (told.json["trial"], told.json["value"]) == (last, newest["value"])
+    missing = cli("study", "export", "tiny", "--trial", "77", "-o", tmp_path / "a.yaml")
+    assert (missing.code, missing.err) == (
+        2,
+        "cubeopt: study 'tiny' has no trial 77; it has 0 to 4\n",
+    )

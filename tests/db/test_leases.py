@@ -375,3 +375,27 @@ def test_the_database_refuses_a_running_run_without_a_lease(hands: Any) -> None:
     statement = text("UPDATE cubeopt.runs SET state = 'running'")
     with pytest.raises(Exception, match="runs_lease_check"), hands.engine.begin() as connection:
         connection.execute(statement)
+
+
+def test_a_rung_is_told_the_metrics_that_were_asked_for_and_no_others(hands: Any) -> None:
+    study = hands.study()
+    hands.enqueue(study, [0, 1])
+    claims = hands.claim(2)
+    metrics = {"validation/fvu": 0.5, "parameters": 70.0, "usage": None, "other": 3.0}
+    asked: list[RungQuestion] = []
+
+    def keep(question: RungQuestion) -> bool:
+        asked.append(question)
+        return False
+
+    reports = [
+        EpochReport(one.run_id, one.token, 1, 0.5, {**metrics, "parameters": number})
+        for number, one in enumerate(claims)
+    ]
+    leases.report(hands.engine, reports, keep, ["parameters", "usage"])
+    assert [each.others_metrics for each in asked] == [
+        ({"parameters": 1, "usage": None},),
+        ({"parameters": 0, "usage": None},),
+    ]
+    assert asked[0].metrics == {**metrics, "parameters": 0}
+    assert [each.others for each in asked] == [(0.5,), (0.5,)]

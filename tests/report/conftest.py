@@ -33,7 +33,10 @@ class Story:
     def short(
         self, number: int, values: list[float | None], state: RunState, **changes: Any
     ) -> "Story":
-        """Trial *number* with its short run, whose validation values by epoch are *values*."""
+        """Trial *number* with its short run, whose validation values by epoch are *values*.
+
+        *metrics* are those of all its epochs.
+        """
         params = changes.pop("params", {"learning_rate": 0.001 * (number + 1)})
         value = values[-1] if values else None
         self.trials.append(
@@ -87,8 +90,10 @@ class Story:
             "state_since": MOMENT,
             "ran_seconds": 0.0,
         }
+        values |= study
+        values["spec"] = {"objective": {"metric": values["metric"]}, **values["spec"]}
         return Records(
-            study=StudyRecord(**{**values, **study}),
+            study=StudyRecord(**values),
             trials=self.trials,
             runs=self.runs,
             epochs=self.epochs,
@@ -136,7 +141,7 @@ class Story:
             "finished_at": None,
             "end_class": None,
         }
-        tries = changes.pop("attempts", 1)
+        tries, metrics = changes.pop("attempts", 1), changes.pop("metrics", {})
         self.runs.append(RunRecord(**{**fields, **changes}))
         for epoch, value in enumerate(values, first):
             self.epochs.append(
@@ -147,7 +152,7 @@ class Story:
                     epoch=epoch,
                     token=1,
                     value=value,
-                    metrics={},
+                    metrics={"validation/fvu": value, **metrics},
                     created_at=MOMENT,
                 )
             )

@@ -64,3 +64,11 @@ def test_a_high_correlation_is_no_warning(story: Any) -> None:
     records = told(story, [(0.1, 0.5), (0.2, 0.6), (0.3, 0.8), (0.4, 0.7)])
     summary = summarize(records.study, records.trials, records.runs)
     assert not [each for each in summary.warnings if "rank correlation" in each]
+
+
+def test_the_runs_from_nothing_with_other_seeds_do_not_count(story: Any) -> None:
+    records = told(story, [(0.1, 0.5), (0.2, 0.6), (0.3, 0.7), (0.4, 0.8)])
+    for number in range(4):
+        story.full(number, [0.9 - 0.1 * number], RunState.COMPLETE, replicate=1)
+    for values in (None, {run.id: run.value for run in records.runs}):
+        assert agreement.agreement(records.runs, values).spearman == pytest.approx(1.0)

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from cubeopt.db.engine import optuna_url
 from cubeopt.errors import CubeoptError
 from cubeopt.report import dashboard
-from cubeopt.search import mirror
+from cubeopt.search import mirror, study
 from cubeopt.search.study import Range
 
 SPACE = {
@@ -105,6 +105,66 @@ def test_a_browser_shows_history_curves_importances_and_parallel_coordinates(
             page.wait_for_function(_POINTS, arg=[plot, trace, minimum], timeout=30_000)
         page.goto(f"{url}dashboard/studies/{study_id}/smartSelection")
         page.wait_for_function(_POINTS, arg=["plot-parallel-coordinate", 0, 14], timeout=30_000)
+        page.close()
+    assert troubles == []
+
+
+@pytest.fixture
+def two_objectives(engine: Engine) -> int:
+    """As our tables are mirrored: 9 trials, two pruned, one of them without values, one running."""
+    content = {
+        "name": "two",
+        "search": {"dropout": {"low": 0.0, "high": 0.9}, "lattice_steps": {"low": 2, "high": 9}},
+        "objective": {"metrics": ["fvu", "parameters"]},
+        "constraints": ["usage_min >= 0.05"],
+    }
+    spec = study.parse(content, "two.yaml")
+    storage = mirror.open_storage(optuna_url(engine))
+    counterpart = mirror.Mirror(storage, spec)
+    for number, point in counterpart.ask(9, 0)[:8]:
+        counterpart.report(number, 1, 0.9)
+        usage = 0.01 if number == 0 else 0.3
+        counterpart.bound(number, spec.goal.excesses({"validation/usage_min": usage}))
+        if number < 6:
+            counterpart.tell_complete(number, 0.1 * number, 1000.0 - point["lattice_steps"])
+        else:
+            counterpart.tell_pruned(number, *((0.9, 700.0) if number == 6 else ()))
+    storage.engine.dispose()
+    return int(counterpart._study._study_id)
+
+
+def test_two_objectives_with_a_constraint_have_their_names_values_and_front(
+    engine: Engine, two_objectives: int
+) -> None:
+    with _served(engine) as (url, _):
+        _, answer = _request(f"{url}api/studies/{two_objectives}?after=0", "GET")
+    shown = json.loads(answer)
+    assert shown["directions"] == ["minimize", "minimize"]
+    assert shown["objective_names"] == ["fvu", "parameters"]
+    assert shown["has_intermediate_values"] is False
+    trials = {each["number"]: each for each in shown["trials"]}
+    assert trials[0]["constraints"] == pytest.approx([0.8])
+    assert trials[1]["constraints"] == pytest.approx([-5.0])
+    assert (trials[6]["state"], trials[6]["values"]) == ("Pruned", [0.9, 700.0])
+    assert "values" not in trials[7]
+    # The dashboard's own list of the best does not look at constraints; its plots do.
+    assert 0 in {each["number"] for each in shown["best_trials"]}
+
+
+def test_a_browser_draws_two_objectives_without_trouble(
+    engine: Engine, two_objectives: int, browser: Any
+) -> None:
+    with _served(engine) as (url, _):
+        page = browser.new_page(viewport={"width": 1400, "height": 1600})
+        troubles: list[str] = []
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
+        page.goto(f"{url}dashboard/studies/{two_objectives}")
+        for plot, trace in (("graph-pareto-front", 0), ("plot-history", 2)):
+            page.wait_for_function(_POINTS, arg=[plot, trace, 1], timeout=30_000)
+        for place in ("analytics", "trialTable", "trialList"):
+            page.goto(f"{url}dashboard/studies/{two_objectives}/{place}")
+            page.wait_for_load_state("networkidle")
         page.close()
     assert troubles == []
 

@@ -40,7 +40,7 @@ def test_each_difference_is_a_line_that_names_its_trials_the_fewest_first(story:
         "unlike trials, by 2 versions of torch: 2.12.0: trial 3; 2.13.0: trials 0, 1 and 2",
     ]
     records = story.records()
-    short = summarize(records.study, records.trials, records.runs, records.attempts)
+    short = summarize(records.study, records.trials, records.runs, attempts=records.attempts)
     assert short.warnings[-2:] == unlike(found)
 
 

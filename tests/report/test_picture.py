@@ -12,7 +12,7 @@ from cubeopt.db.tables import RunState
 from cubeopt.report import picture as pictures
 from cubeopt.report.picture import Picture, Stroke, picture
 from cubeopt.report.summary import Records, curves, summarize, trial_rows
-from cubeopt.search.study import DIRECTIONS
+from cubeopt.search.objective import DIRECTIONS
 
 COMPLETE, PRUNED, RUNNING = RunState.COMPLETE, RunState.PRUNED, RunState.RUNNING
 

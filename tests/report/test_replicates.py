@@ -137,7 +137,7 @@ def test_each_seed_is_a_curve_and_their_mean_one_star(story: Any) -> None:
     ]
     shown = picture(_summary(records), rows, curves(records.runs, records.epochs))
     (star,) = shown.stars
-    assert (star.trial, star.y) == (0, 0.5)
+    assert (star.x, star.y) == (0, 0.5)
     assert star.label == "trial 0: 0.500 ± 0.354, 2 of 3 seeds"
     full = next(stroke for stroke in shown.curves if stroke.style.label == "full run")
     assert [x for x in full.xs if not math.isnan(x)] == [2, 3, 4, 1, 2, 1]

@@ -124,3 +124,33 @@ def test_a_small_space_without_a_budget_of_trials_is_told() -> None:
     (note,) = _notes({"name": "random"}, **changes)
     assert note.startswith("the space has 6 points, and there is no budget.trials: when all were")
     assert _notes({"name": "grid"}, **changes) == []
+
+
+def test_what_tpe_does_not_see_of_two_objectives_is_told() -> None:
+    both = {"objective": {"metrics": ["fvu", "parameters"]}, "promotion": {"top": 3}}
+    (note,) = _notes({"name": "tpe"}, **both)
+    assert note == (
+        "tpe with two objectives takes all trials that are pruned for equally bad; "
+        "rungs.rule: none prunes nobody"
+    )
+    assert _notes({"name": "tpe"}, **both, rungs={"rule": "none"}) == []
+
+
+def test_a_sampler_that_learns_but_not_from_constraints_is_told() -> None:
+    bounds = {"constraints": ["usage_min >= 0.05"]}
+    (note,) = _notes({"name": "cmaes"}, **bounds)
+    assert note == (
+        "cmaes does not look at constraints: it learns from a trial that breaks one as from any "
+        "other; tpe, gp and nsgaii keep away"
+    )
+    assert _notes({"name": "tpe"}, **bounds) == _notes({"name": "random"}, **bounds) == []
+
+
+def test_that_one_end_of_a_front_is_promoted_is_told() -> None:
+    both = {"objective": {"metrics": ["fvu", "parameters"]}, "rungs": {"rule": "none"}}
+    (note,) = _notes({"name": "tpe"}, **both)
+    assert note == (
+        "promotion.top is 1: of the front of two objectives one end is carried on; let it be as "
+        "many as the front shall have"
+    )
+    assert _notes({"name": "tpe"}, **both, promotion={"top": 0}) == []

@@ -32,6 +32,20 @@ def test_one_in_three_of_many_goes_on(tiny_study: dict[str, Any]) -> None:
     assert found.unpruned == 4000
 
 
+def test_two_objectives_let_some_more_go_on_since_both_ends_of_a_front_are_equally_good(
+    tiny_study: dict[str, Any],
+) -> None:
+    rungs = {"epochs": [1, 2, 4], "rule": "asha", "reduction_factor": 3.0}
+    given = {"rungs": rungs, "budget": {"trials": 200}}
+    one = forecast.epochs(spec(tiny_study, **given))
+    both = {"metrics": ["fvu", "parameters"]}
+    two = forecast.epochs(spec(tiny_study, **given, objective=both, constraints=["fvu <= 0.5"]))
+    assert two.reaching[0] == 200
+    assert one.reaching[1] < two.reaching[1] < 1.2 * one.reaching[1]
+    assert one.reaching[2] < two.reaching[2]
+    assert two.unpruned == 800
+
+
 def test_nobody_is_cut_before_enough_have_come(tiny_study: dict[str, Any]) -> None:
     rungs = {"epochs": [1, 3], "rule": "asha", "reduction_factor": 2.0, "min_trials": 5}
     found = forecast.epochs(spec(tiny_study, rungs=rungs, budget={"trials": 4}))

@@ -236,3 +236,115 @@ def test_a_wish_outlives_the_coordinator_that_had_begun_to_grant_it(
     assert point["similarity_weight"] == 0.625
     assert set(point) == set(TWO)
     assert asking.orphans([]) == [(number, point)]
+
+
+def two(name: str, sampler: dict[str, Any], **changes: Any) -> StudySpec:
+    search = {name: {"low": 0.0, "high": 1.0} for name in ("similarity_weight", "dropout")}
+    search["dropout"]["high"] = 0.9
+    content = {"name": name, "search": search, "sampler": sampler, "budget": {"trials": 200}}
+    return study.parse({**content, **changes}, "file")
+
+
+BOTH = {"objective": {"metrics": ["fvu", "parameters"]}}
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"name": "tpe", "startup_trials": 4},
+        {"name": "gp", "startup_trials": 4},
+        {"name": "nsgaii", "population": 4},
+        {"name": "random"},
+        {"name": "qmc"},
+    ],
+    ids=lambda sampler: sampler["name"],
+)
+def test_two_objectives_are_told_as_two_values_and_every_sampler_goes_on(
+    storage: RDBStorage, sampler: dict[str, Any]
+) -> None:
+    counterpart = Mirror(storage, two("a", sampler, **BOTH))
+    for place in range(0, 12, 3):
+        for number, point in counterpart.ask(3, place):
+            counterpart.report(number, 1, 0.9)
+            if number % 3 == 2:
+                counterpart.tell_pruned(number, 0.9, 50.0)
+            elif number == 4:
+                counterpart.tell_pruned(number)  # diverged
+            else:
+                counterpart.tell_complete(number, point["dropout"], 100.0 * number)
+    made = optuna.load_study(study_name="a", storage=storage)
+    assert [each.name for each in made.directions] == ["MINIMIZE", "MINIMIZE"]
+    assert made.metric_names == ["fvu", "parameters"]
+    first, _, pruned, *_, diverged = made.trials[:5]
+    assert (first.state, first.values) == (TrialState.COMPLETE, [first.params["dropout"], 0.0])
+    assert (pruned.state, pruned.values) == (TrialState.PRUNED, [0.9, 50.0])
+    assert (diverged.state, diverged.values) == (TrialState.PRUNED, None)
+    assert all(each.intermediate_values == {} for each in made.trials)
+    assert first.number in {each.number for each in made.best_trials}
+
+
+def test_optunas_tpe_takes_no_intermediate_values_beside_two_objectives() -> None:
+    """Why `report` writes none; if this fails, it may."""
+    made = optuna.create_study(
+        directions=["minimize"] * 2, sampler=optuna.samplers.TPESampler(n_startup_trials=1)
+    )
+    space = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
+    for state in (TrialState.COMPLETE, TrialState.PRUNED):
+        trial = made.ask(space)
+        made._storage.set_trial_intermediate_value(trial._trial_id, 1, 0.5)
+        made._storage.set_trial_state_values(trial._trial_id, state, [0.5, 0.5])
+    with pytest.raises(RuntimeError, match="single direction cannot be retrieved"):
+        made.ask(space)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "asked"),
+    [
+        ({"name": "tpe", "startup_trials": 10}, 40),
+        ({"name": "gp", "startup_trials": 10, "deterministic": True}, 16),
+        ({"name": "nsgaii", "population": 10}, 60),
+    ],
+    ids=lambda given: given["name"] if isinstance(given, dict) else "",
+)
+@pytest.mark.parametrize("objective", [{"metric": "fvu"}, {"metrics": ["fvu", "parameters"]}])
+def test_proposals_move_out_of_the_region_that_breaks_a_constraint(
+    storage: RDBStorage, sampler: dict[str, Any], asked: int, objective: dict[str, Any]
+) -> None:
+    """fvu falls with the dropout, but from .5 on the constraint is broken; it is told or not.
+
+    With two objectives the second rises as the first falls, so that nothing else speaks against it.
+    """
+
+    def last(name: str, told: bool) -> float:
+        spec = two(name, sampler, objective=objective, constraints=["usage_min >= 0.5"])
+        counterpart, found = Mirror(storage, spec), []
+        for place in range(asked):
+            ((number, point),) = counterpart.ask(1, place)
+            usage = 1.0 - point["dropout"]
+            if told:
+                counterpart.bound(number, spec.goal.excesses({"validation/usage_min": usage}))
+            values = (usage, 100.0 - usage)[: len(spec.objective.names)]
+            counterpart.tell_complete(number, *values)
+            found.append(point["dropout"] <= 0.5)
+        newest = found[-asked // 3 :]
+        return sum(newest) / len(newest)
+
+    feasible, regardless = last("told", told=True), last("untold", told=False)
+    assert feasible >= 0.5
+    assert feasible - regardless > 0.15
+
+
+def test_the_tables_have_how_far_a_trial_is_beyond_each_bound(storage: RDBStorage) -> None:
+    spec = two("a", {"name": "random"}, constraints=["usage_min >= 0.05", "parameters <= 200"])
+    counterpart = Mirror(storage, spec)
+    counterpart.ask(2, 0)
+    metrics = {"validation/usage_min": 0.04, "parameters": 100}
+    for _ in range(2):  # again after a crash
+        counterpart.bound(0, spec.goal.excesses(metrics))
+        counterpart.tell_complete(0, 0.5)
+    counterpart.bound(1, spec.goal.excesses({}))
+    counterpart.tell_pruned(1)
+    first, second = optuna.load_study(study_name="a", storage=storage).trials
+    assert first.system_attrs["constraints"] == pytest.approx([0.2, -0.5])
+    assert first.constraints == pytest.approx({"0": 0.2, "1": -0.5})
+    assert second.constraints == {"0": 10.0, "1": 10.0}

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cubeopt.search.rungs import Standing, promote, prune
+from cubeopt.search.objective import goal_of
+from cubeopt.search.rungs import (
+    Met,
+    Place,
+    Standing,
+    ends,
+    nearest,
+    promote,
+    promoted,
+    prune,
+    prune_between,
+)
 from cubeopt.search.study import Promotion, Rungs
 
 ASHA = Rungs(epochs=(1, 2, 5), rule="asha", reduction_factor=3.0)
@@ -166,3 +177,115 @@ def test_by_a_factor_the_best_floor_of_n_over_eta_are_due() -> None:
     results |= {7: 0.9}
     assert promote(results, promotion, "minimize") == [5, 6]
     assert promote(results, promotion, "maximize") == [7, 2]
+
+
+BOTH = goal_of({"objective": {"metrics": ["fvu", "parameters"]}})
+
+
+def met(value: float, metrics: Any, others: Any) -> Met:
+    return Met(value, metrics, [each for each, _ in others], [each for _, each in others])
+
+
+def of(fvu: float | None, parameters: float, usage: float = 0.3) -> dict[str, float | None]:
+    return {"validation/fvu": fvu, "parameters": parameters, "validation/usage_min": usage}
+
+
+def test_with_two_objectives_a_trial_goes_on_by_its_front_and_then_by_its_gap() -> None:
+    # Two of six go on. The others: ends (1, 9) and (9, 1), between them (2, 5); behind (5, 6).
+    others = [(1.0, 9.0), (9.0, 1.0), (2.0, 5.0), (5.0, 6.0), (9.0, 9.0)]
+    assert not prune_between(ASHA, 1, (0.5, 9.5), others)  # a new end
+    assert not prune_between(ASHA, 1, (0.5, 0.5), others)  # alone on its front
+    assert prune_between(ASHA, 1, (4.0, 4.0), others)  # on the front, but both ends are before it
+    assert prune_between(ASHA, 1, (9.0, 8.0), others)
+    assert prune_between(ASHA, 1, None, others)  # a number is missing
+    assert not prune_between(ASHA, 5, (99.0, 99.0), others)  # the last rung cuts nobody
+    assert not prune_between(ASHA, 1, (99.0, 99.0), [])  # the first there goes on
+
+
+def test_with_two_objectives_the_median_rule_ends_who_has_more_than_half_before_it() -> None:
+    others = [(1.0, 9.0), (9.0, 1.0), (6.0, 6.0), (7.0, 7.0)]
+    assert not prune_between(MEDIAN, 1, (4.0, 5.0), others)  # both ends: half
+    assert prune_between(MEDIAN, 1, (6.5, 6.5), others)  # both ends and (6, 6)
+
+
+def test_a_rung_compares_what_the_metrics_say_and_knows_the_direction() -> None:
+    goal = goal_of({"objective": {"metrics": ["effective_rank", "parameters"]}})
+
+    def rank(value: float, parameters: float) -> dict[str, float]:
+        return {"validation/effective_rank": value, "parameters": parameters}
+
+    others = [(each["validation/effective_rank"], each) for each in (rank(5, 9), rank(2, 1))]
+    assert ends(ASHA, goal, 1, met(1.0, rank(1, 10), others))
+    assert not ends(ASHA, goal, 1, met(6.0, rank(6, 10), others))
+    assert not ends(ASHA, goal, 1, met(6.0, rank(6, 9), others))
+
+
+def test_a_rung_cuts_who_costs_too_much_and_compares_nobody_with_it() -> None:
+    goal = goal_of({"constraints": ["parameters <= 100", "usage_min >= 0.05"]})
+    costly, cheap = (0.1, of(0.1, 500)), (0.8, of(0.8, 50))
+    assert ends(ASHA, goal, 1, met(0.1, of(0.1, 500), []))
+    assert not ends(ASHA, goal, 1, met(0.9, of(0.9, 50), [costly, costly]))  # alone among its like
+    assert ends(ASHA, goal, 1, met(0.9, of(0.9, 50), [costly, cheap]))
+    never = Rungs(epochs=(1, 2, 5), rule="none")
+    assert not ends(never, goal, 1, met(0.1, of(0.1, 500), []))
+    assert not ends(ASHA, goal, 5, met(0.1, of(0.1, 500), []))
+
+
+def test_a_rung_does_not_cut_for_what_training_may_mend() -> None:
+    goal = goal_of({"constraints": ["usage_min >= 0.05"]})
+    dead = of(0.1, 50, usage=0.0)
+    assert not ends(ASHA, goal, 1, met(0.1, dead, [(0.5, of(0.5, 50))]))
+    assert ends(ASHA, goal, 1, met(0.5, of(0.5, 50), [(0.1, dead)]))  # and it counts for the others
+
+
+def test_promotion_goes_front_by_front_and_takes_the_ends_first() -> None:
+    results = {
+        0: (0.5, of(0.5, 90)),
+        1: (0.3, of(0.3, 100)),
+        2: (0.4, of(0.4, 95)),  # between 0 and 1
+        3: (0.6, of(0.6, 95)),  # behind 0
+        4: (None, of(None, 10)),
+        5: (0.3, of(0.3, 100)),  # as 1
+    }
+    orders = [promoted(BOTH, Promotion(top=top), results) for top in (1, 3, 4, 9)]
+    assert orders == [[0], [0, 1, 5], [0, 1, 5, 2], [0, 1, 5, 2, 3]]
+
+
+def test_who_breaks_a_constraint_is_never_promoted() -> None:
+    results = {0: (0.1, of(0.1, 50, usage=0.0)), 1: (0.4, of(0.4, 50)), 2: (0.3, of(0.3, 500))}
+    for objective in ({"metric": "fvu"}, {"metrics": ["fvu", "parameters"]}):
+        constraints = ["usage_min >= 0.05", "parameters <= 100"]
+        goal = goal_of({"objective": objective, "constraints": constraints})
+        assert promoted(goal, Promotion(top=3), results) == [1]
+        assert nearest(goal, results) is None
+
+
+def test_without_a_feasible_trial_the_nearest_is_named_with_what_it_breaks() -> None:
+    goal = goal_of({"constraints": ["usage_min >= 0.05", "parameters <= 100"]})
+    results = {3: (0.1, of(0.1, 150, usage=0.04)), 1: (0.4, of(0.4, 171)), 2: (0.3, {})}
+    assert promoted(goal, Promotion(top=3), results) == []
+    assert nearest(goal, results) == (
+        "no trial meets the constraints; trial 3 comes nearest: it breaks usage_min >= 0.05 "
+        "(0.04), parameters <= 100 (150)"
+    )
+    assert nearest(goal, {}) is None
+
+
+def test_patience_with_two_objectives_forgives_a_place_behind_the_fronts_once() -> None:
+    rungs = Rungs(epochs=(1, 2, 3, 5), patience=1)
+    behind, ahead = Place((9.0, 9.0), [(1.0, 2.0), (2.0, 1.0)]), Place((0.5, 0.5), [(1.0, 2.0)])
+    assert not prune_between(rungs, 1, behind.point, behind.others)
+    assert prune_between(rungs, 2, behind.point, behind.others, [behind])
+    assert not prune_between(rungs, 2, behind.point, behind.others, [ahead])
+    assert prune_between(rungs, 2, None, [], [ahead])
+    goal = goal_of({"objective": {"metrics": ["fvu", "parameters"]}})
+    here = met(9.0, of(9.0, 90), [(0.1, of(0.1, 20)), (0.2, of(0.2, 10))])
+    assert not ends(rungs, goal, 1, here)
+    assert ends(rungs, goal, 2, here, [here])
+
+
+def test_by_a_factor_a_share_of_the_results_on_fronts_is_due() -> None:
+    reached = {number: (number, of(number, 100 - number)) for number in range(4)}
+    due = promoted(BOTH, Promotion(reduction_factor=2.0), reached)
+    assert len(due) == 2
+    assert set(due) == {0, 3}  # both ends of the front

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from cubeopt import trial
 from cubeopt.data import dataset
-from cubeopt.db import queue, records
+from cubeopt.db import measures, queue, records
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
 from cubeopt.errors import DeviceLostError, UnknownNameError
 from cubeopt.report import summary, winner
@@ -252,7 +252,7 @@ def test_by_a_factor_full_runs_begin_before_all_short_ones_have_ended_and_go_on(
 
     def wait(event):
         """After four results, until the two that are due are there, whatever the machine does."""
-        done = records.results(engine, record.id)
+        done = measures.results(engine, record.id, [])
         if event.what is Happening.COMPLETE and len(done) == 4:
             until(lambda: records.counts(engine, record.id, RunKind.FULL)[RunState.WAITING])
 

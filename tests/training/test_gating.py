@@ -60,6 +60,7 @@ def slow(gates: torch.Tensor, task: list[int], names: list[str]) -> dict[str, fl
     mean = sum(entropies) / choices
     return {
         **{f"usage/{name}": 100.0 * usage[e] / choices for e, name in enumerate(names)},
+        "usage_min": min(usage.values()) / choices,
         "gate_entropy": mean,
         "specialisation": entropy([each / choices for each in usage.values()]) - mean,
         "specialisation/cell": information(cells),
