@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -25,6 +25,7 @@ class NewTrial:
     spec: Mapping[str, Any]  # a TrialSpec, flat
     pack_key: str
     target_epochs: int  # of the short run
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what the sampler wrote beside it
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,11 @@ def retire(engine: Engine, worker_id: int) -> None:
 _RETIRE = text("UPDATE cubeopt.workers SET state = 'gone' WHERE id = :id")
 
 
-def enqueue(engine: Engine, study_id: int, trials: Sequence[NewTrial]) -> int:
-    """Write trials with their waiting short runs; a number that is there already is left alone.
+def enqueue(engine: Engine, study_id: int, trials: Sequence[NewTrial]) -> bool:
+    """Write trials with their waiting short runs; False, and nothing written, when one of the
+    numbers is taken or the study does not run.
 
-    Returns how many were new; none in a study that does not run.
+    A number that a person wished for is free for what grants the wish.
     """
     rows = [
         {
@@ -99,23 +101,32 @@ def enqueue(engine: Engine, study_id: int, trials: Sequence[NewTrial]) -> int:
             "spec": dict(trial.spec),
             "pack_key": trial.pack_key,
             "target_epochs": trial.target_epochs,
+            "notes": dict(trial.notes),
         }
         for trial in trials
     ]
     with transaction(engine) as connection:
-        return connection.execute(_ENQUEUE, {"study_id": study_id, "rows": _json(rows)}).rowcount
+        values = {"study_id": study_id, "rows": _json(rows)}
+        if connection.execute(_ENQUEUE, values).rowcount == len(rows):
+            return True
+        connection.rollback()
+        return False
 
 
 _ENQUEUE = text("""
     WITH new AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb))
-            AS new(number int, params jsonb, spec jsonb, pack_key text, target_epochs int)
+            AS new(
+                number int, params jsonb, spec jsonb, pack_key text, target_epochs int, notes jsonb
+            )
     ), running AS (
-        SELECT id FROM cubeopt.studies WHERE id = :study_id AND state = 'running' FOR KEY SHARE
+        SELECT id FROM cubeopt.studies WHERE id = :study_id AND state = 'running' FOR SHARE
     ), written AS (
-        INSERT INTO cubeopt.trials (study_id, number, params)
-        SELECT study.id, number, params FROM new, running study ORDER BY number
-        ON CONFLICT (study_id, number) DO NOTHING
+        INSERT INTO cubeopt.trials AS trial (study_id, number, params, notes)
+        SELECT study.id, number, params, notes FROM new, running study ORDER BY number
+        ON CONFLICT (study_id, number) DO UPDATE
+            SET params = excluded.params, notes = excluded.notes, drawn = true
+            WHERE NOT trial.drawn AND excluded.params @> trial.params
         RETURNING id, number
     )
     INSERT INTO cubeopt.runs (trial_id, study_id, kind, spec, pack_key, target_epochs)

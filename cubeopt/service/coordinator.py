@@ -1,20 +1,23 @@
 """The coordinator: asks for trials ahead of need, mirrors results, promotes, reaps, finishes.
 
-Exactly one leads a database. It holds no state that is not in the database: when it dies, the next
-one goes on from what the tables say.
+Exactly one leads a database. It holds no state that is not in our tables: when it dies, the next
+one goes on from what they say.
 """
 
 import logging
 import threading
+from dataclasses import dataclass
 
 from optuna.storages import RDBStorage
 
-from cubeopt.db import breaker, leader, orders, queue, records
+from cubeopt.db import breaker, leader, orders, outcomes, queue, records
 from cubeopt.db.engine import Engine, optuna_url
+from cubeopt.db.outcomes import ENDED
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
 from cubeopt.errors import StudyError
 from cubeopt.search import mirror, rungs, samplers, study
+from cubeopt.search.memory import Drawn, Memory
 from cubeopt.search.mirror import Mirror
 from cubeopt.search.study import StudySpec
 
@@ -23,7 +26,6 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.3
 _FAILURES_IN_A_ROW = 5  # end a study: what fails again and again will not mend itself
 _AHEAD = 4  # waiting trials kept ready at least; more when more are running
-_ENDED = (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
 
 
 def coordinate(engine: Engine, stop: threading.Event, tick: float = TICK_SECONDS) -> bool:
@@ -48,12 +50,22 @@ def coordinate(engine: Engine, stop: threading.Event, tick: float = TICK_SECONDS
     return True
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A study that runs: its file, what its sampler knows, and its counterpart in Optuna."""
+
+    spec: StudySpec
+    memory: Memory
+    mirror: Mirror
+    trials: int  # how many there will be
+
+
 class Coordinator:
     """The work of one leader."""
 
     def __init__(self, engine: Engine, storage: RDBStorage) -> None:
         self._engine, self._storage = engine, storage
-        self._studies: dict[int, tuple[StudySpec, Mirror]] = {}
+        self._studies: dict[int, _Opened] = {}
 
     def tick(self) -> None:
         """Do everything that is due, once."""
@@ -72,90 +84,76 @@ class Coordinator:
 
     def _advance(self, record: StudyRecord) -> None:
         try:
-            spec, counterpart = self._opened(record)
+            opened = self._opened(record)
         except StudyError as error:  # an older file, or a sampler that is not installed here
             logger.error("study %s: %s", record.name, error)
             orders.end(self._engine, record.id, StudyState.FAILED, str(error))
             return
-        self._show(record, counterpart)
+        opened.memory.learn(outcomes.ended(self._engine, record.id, opened.memory.open))
+        self._show(record, opened)
         reason = breaker.trip(self._engine, record.id, _FAILURES_IN_A_ROW)
         if reason is not None:
             logger.warning("study %s failed: %s", record.name, reason)
-            self._show(record, counterpart)
+            self._show(record, opened)
             return
         counts = records.counts(self._engine, record.id)
-        self._ask(record, spec, counterpart, counts)
-        if sum(counts[state] for state in _ENDED) >= counterpart.trials:
-            self._promote(record, spec, counterpart)
+        if counts[RunState.FAILED] < opened.memory.failed:
+            del self._studies[record.id]  # a person had a failed trial tried again: look anew
+            return
+        self._ask(record, opened, counts)
+        if sum(counts[state] for state in ENDED) >= opened.trials:
+            self._promote(record, opened)
 
-    def _opened(self, record: StudyRecord) -> tuple[StudySpec, Mirror]:
-        """The study's file and counterpart; at first sight, what was asked but not queued is."""
+    def _opened(self, record: StudyRecord) -> _Opened:
+        """The study's file, memory and counterpart, made from the tables at first sight."""
         if record.id not in self._studies:
             spec = study.parse(record.spec, f"study {record.name}")
             samplers.check_installed(spec.sampler)
             counterpart = Mirror(self._storage, spec)
-            known = [each.number for each in records.trials(self._engine, record.id)]
-            self._enqueue(record, spec, counterpart.orphans(known))
-            self._studies[record.id] = spec, counterpart
+            known = outcomes.read(self._engine, record.id)
+            counterpart.abandon({each.number for each in known})
+            memory = Memory(spec, known, numbered=counterpart.count)
+            self._studies[record.id] = _Opened(spec, memory, counterpart, spec.trials())
         return self._studies[record.id]
 
-    def _show(self, record: StudyRecord, counterpart: Mirror) -> None:
-        """Bring Optuna's tables up to date: epochs first, then ends.
+    def _show(self, record: StudyRecord, opened: _Opened) -> None:
+        """Bring Optuna's tables up to date."""
+        news = outcomes.unmirrored(self._engine, record.id)
+        opened.mirror.show(news)
+        outcomes.mark_mirrored(self._engine, record.id, news)
 
-        The ends are read before the epochs: an end that is seen here has all its epochs recorded.
-        """
-        ended = records.untold(self._engine, record.id)
-        reached: dict[int, int] = {}
-        for epoch in records.unmirrored_epochs(self._engine, record.id):
-            if epoch.value is not None:
-                counterpart.report(epoch.trial_number, epoch.epoch, epoch.value)
-            reached[epoch.trial_number] = epoch.epoch
-        if reached:
-            records.mark_mirrored(self._engine, record.id, reached)
-        for run in ended:
-            if run.state == RunState.COMPLETE and run.value is not None:
-                counterpart.tell_complete(run.trial_number, run.value)
-            elif run.state == RunState.FAILED:
-                counterpart.tell_failed(run.trial_number)
-            else:
-                counterpart.tell_pruned(run.trial_number, run.value)
-        if ended:
-            records.mark_told(self._engine, record.id, [run.trial_number for run in ended])
-
-    def _ask(
-        self,
-        record: StudyRecord,
-        spec: StudySpec,
-        counterpart: Mirror,
-        counts: dict[RunState, int],
-    ) -> None:
+    def _ask(self, record: StudyRecord, opened: _Opened, counts: dict[RunState, int]) -> None:
         """Keep enough trials waiting that no worker has to wait for a sampler."""
         asked = sum(counts.values())
         wanted = max(_AHEAD, counts[RunState.RUNNING]) - counts[RunState.WAITING]
-        count = min(wanted, counterpart.trials - asked)
-        if count > 0:
-            self._enqueue(record, spec, counterpart.ask(count, asked))
+        count = min(wanted, opened.trials - asked)
+        if count <= 0:
+            return
+        wishes = outcomes.wishes(self._engine, record.id)
+        drawn = opened.memory.ask(count, asked, wishes)
+        if not self._enqueue(record, opened.spec, drawn):
+            # Paused meanwhile, or a number was taken by a wish: look at the tables anew.
+            del self._studies[record.id]
 
-    def _enqueue(
-        self, record: StudyRecord, spec: StudySpec, points: list[tuple[int, dict[str, object]]]
-    ) -> None:
+    def _enqueue(self, record: StudyRecord, spec: StudySpec, drawn: list[Drawn]) -> bool:
         trials = []
-        for number, params in points:
-            trial = spec.trial(params, number)
+        for each in drawn:
+            trial = spec.trial(each.params, each.number)
             trials.append(
                 queue.NewTrial(
-                    number=number,
-                    params=params,
+                    number=each.number,
+                    params=each.params,
                     spec=trial.flat(),
                     pack_key=trial.pack_key(record.dataset_fingerprint),
                     target_epochs=spec.short_epochs,
+                    notes=each.notes,
                 )
             )
-        if trials:
-            queue.enqueue(self._engine, record.id, trials)
+        return queue.enqueue(self._engine, record.id, trials)
 
-    def _promote(self, record: StudyRecord, spec: StudySpec, counterpart: Mirror) -> None:
+    def _promote(self, record: StudyRecord, opened: _Opened) -> None:
         """All short runs have ended: start the full runs, or end the study when they have ended."""
+        spec = opened.spec
         runs = records.runs(self._engine, record.id)
         results = {
             run.trial_number: run.value
@@ -168,13 +166,13 @@ class Coordinator:
             logger.info("study %s: promoting trials %s", record.name, chosen)
             queue.promote(self._engine, record.id, chosen, spec.full_epochs)
             return
-        if any(run.state not in _ENDED for run in full):
+        if any(run.state not in ENDED for run in full):
             return
-        counterpart.note(
+        opened.mirror.note(
             "full runs",
             {str(run.trial_number): {"epochs": run.epoch, "value": run.value} for run in full},
         )
-        state, reason = StudyState.COMPLETE, f"all {counterpart.trials} trials have ended"
+        state, reason = StudyState.COMPLETE, f"all {opened.trials} trials have ended"
         if not results:
             state, reason = StudyState.FAILED, "no trial reached the last rung"
         elif full and all(run.state != RunState.COMPLETE for run in full):

@@ -1,0 +1,151 @@
+"""Each trial's point and what came of it: what a sampler knows and what Optuna's tables show."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from cubeopt.db.engine import transaction
+from cubeopt.db.tables import RunState
+
+ENDED = (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial as its short run stands."""
+
+    number: int
+    params: dict[str, Any]
+    notes: dict[str, Any]  # what the sampler wrote beside it
+    state: RunState
+    epoch: int  # the last one recorded
+    value: float | None  # the objective at the last validated epoch; None when it diverged
+    values: dict[int, float]  # by epoch, of those that were validated
+    mirrored_epoch: int  # the last one that Optuna's tables show; -1 when they lack the trial
+    begun_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Values that a person wants tried, under a number of its own; the rest has to be drawn."""
+
+    number: int
+    params: dict[str, Any]
+
+
+def read(engine: Engine, study_id: int) -> list[Outcome]:
+    """All trials of a study by number."""
+    return _read(engine, "true", study_id=study_id)
+
+
+def ended(engine: Engine, study_id: int, numbers: Collection[int]) -> list[Outcome]:
+    """Those among the trials *numbers* that have ended, by number."""
+    if not numbers:
+        return []
+    condition = f"trial.number = ANY(:numbers) AND {_ENDED}"
+    return _read(engine, condition, study_id=study_id, numbers=list(numbers))
+
+
+def unmirrored(engine: Engine, study_id: int) -> list[Outcome]:
+    """Trials of which something is missing in Optuna's tables, by number."""
+    condition = f"NOT trial.told AND (run.epoch > trial.mirrored_epoch OR {_ENDED})"
+    return _read(engine, condition, study_id=study_id)
+
+
+_ENDED = "run.state IN ('complete', 'pruned', 'failed')"
+_OUTCOMES = """
+    SELECT trial.number, trial.params, trial.notes, run.state, run.epoch, run.value,
+        trial.mirrored_epoch, coalesce(run.started_at, trial.created_at) AS begun_at,
+        run.finished_at, seen.epochs, seen.values
+    FROM cubeopt.trials trial
+        JOIN cubeopt.runs run ON run.trial_id = trial.id AND run.kind = 'short'
+        CROSS JOIN LATERAL (
+            SELECT array_agg(epoch ORDER BY epoch) AS epochs,
+                array_agg(value ORDER BY epoch) AS values
+            FROM cubeopt.epochs WHERE run_id = run.id AND value IS NOT NULL
+        ) seen
+    WHERE trial.study_id = :study_id AND
+"""
+
+
+def _read(engine: Engine, condition: str, **values: Any) -> list[Outcome]:
+    statement = text(f"{_OUTCOMES} {condition} ORDER BY trial.number")
+    with transaction(engine) as connection:
+        rows = [dict(row) for row in connection.execute(statement, values).mappings()]
+    for row in rows:
+        row["state"] = RunState(row["state"])
+        row["values"] = dict(zip(row.pop("epochs") or (), row["values"] or (), strict=True))
+    return [Outcome(**row) for row in rows]
+
+
+def mark_mirrored(engine: Engine, study_id: int, shown: Sequence[Outcome]) -> None:
+    """Note that Optuna's tables have what *shown* says."""
+    if not shown:
+        return
+    values = {
+        "study_id": study_id,
+        "numbers": [each.number for each in shown],
+        "epochs": [each.epoch for each in shown],
+        "told": [each.ended for each in shown],
+    }
+    with transaction(engine) as connection:
+        connection.execute(_MARK, values)
+
+
+# Trials are locked in the order in which reports lock them.
+_MARK = text("""
+    WITH shown AS (
+        SELECT * FROM unnest(
+            CAST(:numbers AS int[]), CAST(:epochs AS int[]), CAST(:told AS boolean[])
+        ) AS shown(number, epoch, told)
+    ), locked AS MATERIALIZED (
+        SELECT trial.id, shown.epoch, shown.told
+        FROM cubeopt.trials trial JOIN shown ON shown.number = trial.number
+        WHERE trial.study_id = :study_id
+        ORDER BY trial.number
+        FOR NO KEY UPDATE OF trial
+    )
+    UPDATE cubeopt.trials trial SET mirrored_epoch = locked.epoch, told = locked.told
+    FROM locked WHERE trial.id = locked.id
+""")
+
+
+def wish(engine: Engine, study_id: int, params: Mapping[str, Any]) -> int:
+    """Reserve the next number of a study for *params*; the number."""
+    with transaction(engine) as connection:
+        connection.execute(_LOCK, {"study_id": study_id})
+        values = {"study_id": study_id, "params": json.dumps(dict(params), allow_nan=False)}
+        return int(connection.execute(_WISH, values).scalar_one())
+
+
+# A statement of its own, so that the next one sees the numbers that were taken meanwhile.
+_LOCK = text("SELECT FROM cubeopt.studies WHERE id = :study_id FOR NO KEY UPDATE")
+
+_WISH = text("""
+    INSERT INTO cubeopt.trials (study_id, number, params, drawn)
+    SELECT :study_id, coalesce(max(number) + 1, 0), CAST(:params AS jsonb), false
+    FROM cubeopt.trials WHERE study_id = :study_id
+    RETURNING number
+""")
+
+
+def wishes(engine: Engine, study_id: int) -> list[Wish]:
+    """What people wished for and nobody has drawn yet, the first wish first."""
+    with transaction(engine) as connection:
+        rows = connection.execute(_WISHES, {"study_id": study_id}).mappings()
+        return [Wish(**row) for row in rows]
+
+
+_WISHES = text("""
+    SELECT number, params FROM cubeopt.trials
+    WHERE study_id = :study_id AND NOT drawn ORDER BY number
+""")
