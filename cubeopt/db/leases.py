@@ -14,7 +14,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, text
 
+from cubeopt.db import standings
 from cubeopt.db.engine import transaction
+from cubeopt.db.standings import Rung, Standing
 from cubeopt.db.tables import EndClass, RunKind, RunState
 
 logger = logging.getLogger(__name__)
@@ -113,12 +115,13 @@ def report(
         held = set(connection.execute(text(HELD), leases).scalars())
         runs = [run for run in runs if run["id"] in held]
         _record(connection, [by_run[run["id"]] for run in runs])
-        standings = _standings(connection, runs, by_run)
+        found = _standings(connection, runs, by_run)
         for run in runs:
             one = by_run[run["id"]]
-            verdicts[one.run_id] = verdict = _judge(run, one, standings, decide)
+            verdicts[one.run_id] = verdict = _judge(run, one, found, decide)
             if verdict in _ENDS:
                 _end(connection, run, one, verdict)
+    standings.keep(engine, found)
     return verdicts
 
 
@@ -149,7 +152,7 @@ def _queue_up_at_rungs(
     The lock comes before any lock on a row: the other way round two reports could wait for
     each other.
     """
-    studies = {run["study_id"] for run in runs if _at_rung(run, by_run[run["id"]])}
+    studies = {run["study_id"] for run in runs if _counts(run, by_run[run["id"]])}
     for study_id in sorted(studies):
         connection.execute(_QUEUE_UP, {"study_id": study_id})
 
@@ -200,29 +203,19 @@ _RECORD = text("""
 
 def _standings(
     connection: Connection, runs: Sequence[RowMapping], by_run: Mapping[int, EpochReport]
-) -> dict[tuple[int, int], dict[int, float]]:
-    """By study and epoch of each rung reported: the values of all short runs there, by run id."""
-    at_rung = [(run, by_run[run["id"]]) for run in runs if _at_rung(run, by_run[run["id"]])]
-    standings: dict[tuple[int, int], dict[int, float]] = {}
-    for study_id, epoch in sorted({(run["study_id"], one.epoch) for run, one in at_rung}):
-        rows = connection.execute(_STANDING, {"study_id": study_id, "epoch": epoch})
-        standings[study_id, epoch] = {run_id: value for run_id, value in rows}
-    return standings
-
-
-_STANDING = text("""
-    SELECT run.id, epoch.value
-    FROM cubeopt.runs run JOIN cubeopt.epochs epoch ON epoch.run_id = run.id
-    WHERE run.study_id = :study_id AND run.kind = 'short'
-        AND epoch.epoch = :epoch AND epoch.value IS NOT NULL
-    ORDER BY run.id
-""")
+) -> dict[Rung, Standing]:
+    """Who stands at each rung reported."""
+    asked: dict[Rung, list[int]] = {}
+    for run in runs:
+        if _at_rung(run, by_run[run["id"]]):
+            asked.setdefault((run["study_id"], by_run[run["id"]].epoch), []).append(run["id"])
+    return {rung: standings.read(connection, rung, asked[rung]) for rung in sorted(asked)}
 
 
 def _judge(
     run: RowMapping,
     one: EpochReport,
-    standings: Mapping[tuple[int, int], Mapping[int, float]],
+    found: Mapping[Rung, Standing],
     decide: Callable[[RungQuestion], bool],
 ) -> Verdict:
     if _diverged(one):
@@ -232,17 +225,20 @@ def _judge(
     if not _at_rung(run, one):
         return Verdict.GO_ON
     assert one.value is not None
-    standing = standings[run["study_id"], one.epoch]
-    others = tuple(value for run_id, value in standing.items() if run_id != one.run_id)
+    others = found[run["study_id"], one.epoch].others(one.run_id)
     question = RungQuestion(one.epoch, one.value, others, run["study_spec"])
     return Verdict.PRUNED if decide(question) else Verdict.GO_ON
 
 
 def _at_rung(run: RowMapping, one: EpochReport) -> bool:
     """Whether this report is compared with others: at every rung but the last, which is the end."""
+    return _counts(run, one) and not _diverged(one)
+
+
+def _counts(run: RowMapping, one: EpochReport) -> bool:
+    """Whether others are compared with this report."""
     rungs = run["study_spec"].get("rungs", {}).get("epochs", ())
-    compared = run["kind"] == RunKind.SHORT and one.epoch in rungs[:-1]
-    return compared and one.value is not None and not _diverged(one)
+    return run["kind"] == RunKind.SHORT and one.epoch in rungs[:-1] and one.value is not None
 
 
 def _diverged(one: EpochReport) -> bool:

@@ -229,6 +229,7 @@ runs = Table(
     # Not over lease_expires_at: a heartbeat then changes no index.
     Index("runs_running", "id", postgresql_where=text("state = 'running'")),
     Index("runs_study", "study_id", "kind", "state"),
+    Index("runs_ended", "study_id", "finished_at", "id"),
 )
 
 attempts = Table(
@@ -259,4 +260,7 @@ epochs = Table(
     Column("value", Float(53)),
     Column("metrics", JSONB, nullable=False),
     _now("created_at"),
+    # Rises, at a rung of one study, in the order in which the reports can be seen.
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Index("epochs_standing", "epoch", "id", postgresql_where=text("value IS NOT NULL")),
 )

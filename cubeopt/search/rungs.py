@@ -5,7 +5,9 @@ Parallel Hyperparameter Tuning", arXiv 1810.05934) in its stopping form: a trial
 when it arrives at a rung, against whoever arrived there before it, and nobody waits.
 """
 
+import itertools
 import math
+import operator
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -28,7 +30,8 @@ def prune(rungs: Rungs, epoch: int, value: float, others: Sequence[float], direc
     if rungs.rule == "median":
         return bool(others) and better(_median(others, direction), value, direction)
     kept = max(1, math.floor(results / rungs.reduction_factor))
-    return sum(better(other, value, direction) for other in others) >= kept
+    beats = operator.lt if direction == "minimize" else operator.gt  # never true of a NaN
+    return bool(sum(map(beats, others, itertools.repeat(value))) >= kept)
 
 
 def promote(results: Mapping[int, float | None], promotion: Promotion, direction: str) -> list[int]:

@@ -159,7 +159,7 @@ class Pack:
 
 def _decide(question: RungQuestion) -> bool:
     """Whether the rules of its study end a trial at this rung."""
-    spec = study.parse(question.study_spec, "study")
+    spec = study.stored(question.study_spec)
     return rungs.prune(
         spec.rungs, question.epoch, question.value, question.others, spec.objective.direction
     )

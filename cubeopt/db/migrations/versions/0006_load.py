@@ -1,4 +1,4 @@
-"""Our tables, not Optuna's, have what is wished for and what samplers note beside their trials.
+"""Wishes and samplers' notes in our tables; indexes for what must not grow with the trials.
 
 Revision 0006, after 0003.
 """
@@ -34,9 +34,25 @@ def upgrade() -> None:
         schema=SCHEMA,
         postgresql_where=sa.text("NOT drawn"),
     )
+    op.add_column(
+        "epochs",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        schema=SCHEMA,
+    )
+    op.create_index(
+        "epochs_standing",
+        "epochs",
+        ["epoch", "id"],
+        schema=SCHEMA,
+        postgresql_where=sa.text("value IS NOT NULL"),
+    )
+    op.create_index("runs_ended", "runs", ["study_id", "finished_at", "id"], schema=SCHEMA)
 
 
 def downgrade() -> None:
+    op.drop_index("runs_ended", "runs", schema=SCHEMA)
+    op.drop_index("epochs_standing", "epochs", schema=SCHEMA)
+    op.drop_column("epochs", "id", schema=SCHEMA)
     op.execute("DELETE FROM cubeopt.trials WHERE NOT drawn")
     op.drop_index("trials_wished", "trials", schema=SCHEMA)
     op.execute("UPDATE cubeopt.trials SET mirrored_epoch = 0 WHERE mirrored_epoch < 0")
