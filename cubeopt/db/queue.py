@@ -14,6 +14,7 @@ from cubeopt.db.tables import RunKind
 logger = logging.getLogger(__name__)
 
 _ANY_WIDTH = 1_000_000
+OVERTAKERS = 64  # younger runs that may go into a pack before the oldest one that waits
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,11 @@ _PROMOTE = text("""
 
 
 def first_waiting(engine: Engine, study: str | None = None) -> Waiting | None:
-    """The run that a claim would start from now; leases nothing."""
+    """The run that a claim would start from now; leases nothing. None wakes the coordinator."""
     with transaction(engine) as connection:
         row = connection.execute(_FIRST_WAITING, {"study": study}).mappings().one_or_none()
+        if row is None:
+            connection.execute(_WANTED)
     return Waiting(**row) if row is not None else None
 
 
@@ -174,6 +177,11 @@ _FIRST_WAITING = text("""
         AND study.name = coalesce(CAST(:study AS text), study.name)
     ORDER BY run.priority DESC, run.id
     LIMIT 1
+""")
+
+_WANTED = text("""
+    SELECT pg_notify('cubeopt_wanted', '')
+    WHERE EXISTS (SELECT FROM cubeopt.studies WHERE state = 'running')
 """)
 
 
@@ -197,6 +205,12 @@ def claim(
     *max_width*, if given, are left for others. With *pack_key* and *width* (the refill of a
     running pack) only runs that fit there are leased. At most as many runs come back as the
     width has places; a suspect comes alone, and never into a running pack.
+
+    Filling a pack passes over runs of other shapes, but only so far: who joins one is at most
+    OVERTAKERS younger than the oldest run that waits in the studies looked at. So at most so many
+    younger runs go before it, however many workers there are, and then packs run empty and begin
+    anew with the first in the queue. Full runs lead a pack before any short run; there are only so
+    many of them, as another one takes short runs that ended.
     """
     values = {
         "worker_id": worker_id,
@@ -209,6 +223,7 @@ def claim(
         "provenance": _json(provenance),
         "study": study,
         "pack_key": pack_key,
+        "overtakers": OVERTAKERS,
     }
     with transaction(engine) as connection:
         rows = connection.execute(_CLAIM, values).mappings()
@@ -218,10 +233,17 @@ def claim(
     return claims
 
 
-# The first CTE finds the run that decides, the second its company; both pass over rows that
-# another claim holds, so claims never wait for each other and never take a run twice.
+# "leader" is the run that decides, "members" its company; both pass over rows that another claim
+# holds, so claims never wait for each other and never take a run twice.
 _CLAIM = text("""
-    WITH leader AS MATERIALIZED (
+    WITH oldest AS MATERIALIZED (
+        SELECT min(id) AS id FROM cubeopt.runs
+        WHERE state = 'waiting'
+            AND study_id IN (
+                SELECT id FROM cubeopt.studies
+                WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
+            )
+    ), leader AS MATERIALIZED (
         SELECT id, pack_key, suspect, coalesce(width, :new_width) AS width
         FROM cubeopt.runs
         WHERE state = 'waiting'
@@ -230,7 +252,11 @@ _CLAIM = text("""
                 WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
             )
             AND coalesce(width, :new_width) BETWEEN :least_width AND :most_width
-            AND (CAST(:pack_key AS text) IS NULL OR pack_key = :pack_key AND NOT suspect)
+            AND (
+                CAST(:pack_key AS text) IS NULL
+                OR pack_key = :pack_key AND NOT suspect
+                    AND id <= (SELECT id FROM oldest) + :overtakers
+            )
         ORDER BY priority DESC, id
         LIMIT least(:limit, 1)
         FOR UPDATE SKIP LOCKED
@@ -241,6 +267,7 @@ _CLAIM = text("""
             AND coalesce(run.width, :new_width) = leader.width
             AND CASE WHEN leader.suspect THEN run.id = leader.id ELSE NOT run.suspect END
         WHERE run.state = 'waiting'
+            AND (run.id = leader.id OR run.id <= (SELECT id FROM oldest) + :overtakers)
             AND run.study_id IN (
                 SELECT id FROM cubeopt.studies
                 WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)

@@ -289,7 +289,7 @@ def test_claiming_reads_no_finished_runs(hands: Any) -> None:
         values = {
             "worker_id": hands.worker_id, "limit": 4, "new_width": 4, "least_width": 1,
             "most_width": 4, "lease_seconds": 1, "device": "cpu", "provenance": "{}",
-            "study": None, "pack_key": None,
+            "study": None, "pack_key": None, "overtakers": queue.OVERTAKERS,
         }  # fmt: skip
         explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {queue._CLAIM.text}")
         plan = connection.execute(explain, values).scalar_one()
