@@ -26,7 +26,7 @@ def test_a_study_file_loads_under_its_own_name(path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_every_point_that_optuna_draws_is_a_trial(path: Path) -> None:
     spec = study.load(path)
-    specs = [spec.trial(each.params, each.number) for each in Memory(spec, []).ask(50, 0)]
+    specs = [spec.trial(each.params, each.number) for each in Memory(spec, []).ask(50)]
     assert all(isinstance(each, TrialSpec) for each in specs)
     assert len(set(specs)) == 50
 

@@ -1,6 +1,7 @@
 """Each trial's point and what came of it: what a sampler knows and what Optuna's tables show."""
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +36,20 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """The trials of a study that wait or run, by number, and who trains them."""
+
+    waiting: frozenset[int]
+    running: frozenset[int]
+    most_held: int  # by one worker
+    idle: int  # live workers that hold no run, of any study
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        return self.waiting | self.running
+
+
+@dataclass(frozen=True)
 class Wish:
     """Values that a person wants tried, under a number of its own; the rest has to be drawn."""
 
@@ -55,11 +70,35 @@ def ended(engine: Engine, study_id: int, numbers: Collection[int]) -> list[Outco
     return _read(engine, condition, study_id=study_id, numbers=list(numbers))
 
 
-def unmirrored(engine: Engine, study_id: int) -> list[Outcome]:
-    """Trials of which something is missing in Optuna's tables, by number."""
+def unmirrored(engine: Engine, study_id: int, limit: int | None = None) -> list[Outcome]:
+    """Trials of which something is missing in Optuna's tables, the first *limit* by number."""
     condition = f"NOT trial.told AND (run.epoch > trial.mirrored_epoch OR {_ENDED})"
-    return _read(engine, condition, study_id=study_id)
+    return _read(engine, condition, limit, study_id=study_id)
 
+
+def standing(engine: Engine, study_id: int) -> Standing:
+    """Where the trials stand that have not ended."""
+    with transaction(engine) as connection:
+        rows = list(connection.execute(_STANDING, {"study_id": study_id}))
+        idle = connection.execute(_IDLE).scalar_one()
+    waiting = frozenset(number for number, worker_id in rows if worker_id is None)
+    held = Counter(worker_id for _, worker_id in rows if worker_id is not None)
+    running = frozenset(number for number, _ in rows) - waiting
+    return Standing(waiting, running, max(held.values(), default=0), idle)
+
+
+_STANDING = text("""
+    SELECT trial.number, run.worker_id
+    FROM cubeopt.runs run JOIN cubeopt.trials trial ON trial.id = run.trial_id
+    WHERE run.study_id = :study_id AND run.kind = 'short' AND run.state IN ('waiting', 'running')
+""")
+
+_IDLE = text("""
+    SELECT count(*) FROM cubeopt.workers worker
+    WHERE state = 'live' AND drain_asked_at IS NULL AND NOT EXISTS (
+        SELECT FROM cubeopt.runs WHERE state = 'running' AND worker_id = worker.id
+    )
+""")
 
 _ENDED = "run.state IN ('complete', 'pruned', 'failed')"
 _OUTCOMES = """
@@ -77,10 +116,11 @@ _OUTCOMES = """
 """
 
 
-def _read(engine: Engine, condition: str, **values: Any) -> list[Outcome]:
-    statement = text(f"{_OUTCOMES} {condition} ORDER BY trial.number")
+def _read(engine: Engine, condition: str, limit: int | None = None, **values: Any) -> list[Outcome]:
+    statement = text(f"{_OUTCOMES} {condition} ORDER BY trial.number LIMIT :limit")
     with transaction(engine) as connection:
-        rows = [dict(row) for row in connection.execute(statement, values).mappings()]
+        found = connection.execute(statement, {**values, "limit": limit})
+        rows = [dict(row) for row in found.mappings()]
     for row in rows:
         row["state"] = RunState(row["state"])
         row["values"] = dict(zip(row.pop("epochs") or (), row["values"] or (), strict=True))

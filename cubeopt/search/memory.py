@@ -50,15 +50,15 @@ class Memory:
         )
         self._taken: set[frozenset[tuple[str, Any]]] = set()
         self._count = 0
-        self.open: set[int] = set()  # trials whose end is not known here
-        self.failed = 0
+        self.asked = 0  # trials of ours
+        self.open: set[int] = set()  # those whose end is not known here
         for outcome in outcomes:
             self._skip_to(outcome.number)
             self._add(frozen(outcome, self._distributions, outcome.notes.get("trial", {})))
             for key, value in outcome.notes.get("study", {}).items():
                 self._storage.set_study_system_attr(self._study._study_id, key, value)
             self._taken.add(space.identity(outcome.params))
-            self.failed += outcome.state == RunState.FAILED
+            self.asked += 1
             if not outcome.ended:
                 self.open.add(outcome.number)
         self._skip_to(numbered)
@@ -71,23 +71,22 @@ class Memory:
                 self._storage.set_trial_intermediate_value(trial_id, epoch, value)
             self._storage.set_trial_state_values(trial_id, *end(outcome))
             self.open.discard(outcome.number)
-            self.failed += outcome.state == RunState.FAILED
 
-    def ask(self, count: int, asked: int, wishes: Iterable[Wish] = ()) -> list[Drawn]:
-        """At most *count* new trials; *asked* is how many there were before.
+    def ask(self, count: int, wishes: Iterable[Wish] = ()) -> list[Drawn]:
+        """At most *count* new trials.
 
         *wishes*, by number, come first. Fewer come when a grid ends. Each point is drawn for
         itself, with the ones before it known, so that how many are asked at once changes none.
         """
         waiting, drawn = list(wishes), list[Drawn]()
-        for place in range(asked, asked + count):
-            one = self._granted(place, waiting.pop(0)) if waiting else self._drawn(place)
+        for _ in range(count):
+            one = self._granted(waiting.pop(0)) if waiting else self._drawn()
             if one is None:
                 break
             drawn.append(one)
         return drawn
 
-    def _drawn(self, asked: int) -> Drawn | None:
+    def _drawn(self) -> Drawn | None:
         point = None
         if self._spec.sampler.name == "grid":
             assert self._points is not None
@@ -98,18 +97,18 @@ class Memory:
         trial = self._begun()
         if point is None:
             point = proposals.propose(
-                self._study, trial, self._spec, asked, self._taken, self._points
+                self._study, trial, self._spec, self.asked, self._taken, self._points
             )
         return self._kept(trial, point, before)
 
-    def _granted(self, asked: int, wish: Wish) -> Drawn:
+    def _granted(self, wish: Wish) -> Drawn:
         """The trial that a person wished for, with the values that were left open."""
         self._skip_to(wish.number)
         before = self._study_notes()
         self._study.enqueue_trial(wish.params)
         trial = self._begun()
         wished = {**trial.system_attrs[_WISH], **trial.params}
-        point = proposals.granted(self._study, trial, self._spec, asked, wished)
+        point = proposals.granted(self._study, trial, self._spec, self.asked, wished)
         return self._kept(trial, point, before)
 
     def _begun(self) -> FrozenTrial:
@@ -126,6 +125,7 @@ class Memory:
             self._storage.set_trial_param(trial._trial_id, name, inner, distribution)
         self._taken.add(space.identity(point))
         self.open.add(trial.number)
+        self.asked += 1
         beside = self._study_notes()
         notes = {
             "trial": self._storage.get_trial(trial._trial_id).system_attrs,

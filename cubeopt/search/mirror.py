@@ -4,18 +4,20 @@ Nothing is read from there to decide anything. Everything here may be repeated: 
 coordinator writes the same facts again and nothing counts twice.
 """
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import TrialState
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 
-from cubeopt.db import engine
+from cubeopt.db import engine, showcase
 from cubeopt.db.outcomes import Outcome
 from cubeopt.errors import StorageError, StudyError
 from cubeopt.search import memory
@@ -28,7 +30,7 @@ class Mirror:
     Optuna numbers trials in the order in which they are written, so they are written by number.
     """
 
-    def __init__(self, storage: BaseStorage, spec: StudySpec) -> None:
+    def __init__(self, storage: RDBStorage, spec: StudySpec) -> None:
         self._storage, self._distributions = storage, memory.distributions(spec)
         self._study = optuna.create_study(
             storage=storage,
@@ -39,41 +41,34 @@ class Mirror:
         )
         self._study.set_metric_names([spec.objective.metric])
         self.count = self._counted()  # trials there
+        unended = (TrialState.WAITING, TrialState.RUNNING)
+        found = self._study.get_trials(deepcopy=False, states=unended)
+        self._ids = {each.number: each._trial_id for each in found}  # of those that have not ended
 
     def show(self, outcomes: Sequence[Outcome]) -> None:
         """Bring the trials of *outcomes*, by number, up to date."""
+        trials = []
         for outcome in outcomes:
-            if outcome.number < self.count:
-                self._update(outcome)
-                continue
+            if outcome.number < self.count and outcome.number not in self._ids:
+                continue  # told by a coordinator that died before it wrote that down
             while self.count < outcome.number:
-                self._write(memory.lost())
-            self._write(memory.frozen(outcome, self._distributions, {}))
+                trials.append(_row(memory.lost(), self.count))
+                self.count += 1
+            self.count = max(self.count, outcome.number + 1)
+            trials.append(_row(memory.frozen(outcome, self._distributions, {}), outcome.number))
+        unended = showcase.show(self._storage.engine, self._study._study_id, trials, self._ids)
+        for trial in trials:
+            self._ids.pop(trial["number"], None)
+        self._ids |= unended
 
     def abandon(self, known: set[int]) -> None:
         """Tell trials that are not *known* to us, and would wait or run for ever, as failed."""
-        unended = (TrialState.WAITING, TrialState.RUNNING)
-        for each in self._study.get_trials(deepcopy=False, states=unended):
-            if each.number not in known:
-                self._storage.set_trial_state_values(each._trial_id, TrialState.FAIL)
+        for number in set(self._ids) - known:
+            self._storage.set_trial_state_values(self._ids.pop(number), TrialState.FAIL)
 
     def note(self, key: str, value: Any) -> None:
         """Show a fact of the study beside it."""
         self._study.set_user_attr(key, value)
-
-    def _write(self, trial: optuna.trial.FrozenTrial) -> None:
-        self._storage.create_new_trial(self._study._study_id, template_trial=trial)
-        self.count += 1
-
-    def _update(self, outcome: Outcome) -> None:
-        trial_id = self._id(outcome.number)
-        # Finished already: told by a coordinator that died before it wrote that down.
-        with suppress(UpdateFinishedTrialError):
-            for epoch, value in outcome.values.items():
-                if epoch > outcome.mirrored_epoch:
-                    self._storage.set_trial_intermediate_value(trial_id, epoch, value)
-            if outcome.ended:
-                self._storage.set_trial_state_values(trial_id, *memory.end(outcome))
 
     def _counted(self) -> int:
         """By halving: to read them all takes seconds when there are many."""
@@ -87,12 +82,28 @@ class Mirror:
 
     def _has(self, number: int) -> bool:
         with suppress(KeyError):
-            self._id(number)
+            self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
             return True
         return False
 
-    def _id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+
+def _row(trial: FrozenTrial, number: int) -> dict[str, Any]:
+    """*trial* as `showcase` takes it."""
+    moments = (trial.datetime_start, trial.datetime_complete)
+    begun, finished = [None if each is None else each.astimezone().isoformat() for each in moments]
+    return {
+        "number": number,
+        "state": trial.state.name,
+        "begun": begun,
+        "finished": finished,
+        "params": [
+            [name, each.to_internal_repr(trial.params[name]), distribution_to_json(each)]
+            for name, each in trial.distributions.items()
+        ],
+        "reached": list(trial.intermediate_values.items()),
+        "values": trial.values or [],
+        "attributes": [[key, json.dumps(value)] for key, value in trial.system_attrs.items()],
+    }
 
 
 @contextmanager

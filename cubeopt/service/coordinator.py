@@ -10,22 +10,24 @@ from dataclasses import dataclass
 
 from optuna.storages import RDBStorage
 
-from cubeopt.db import breaker, leader, orders, outcomes, queue, records
+from cubeopt.db import breaker, leader, notices, orders, outcomes, queue, records
 from cubeopt.db.engine import Engine, optuna_url
-from cubeopt.db.outcomes import ENDED
+from cubeopt.db.outcomes import ENDED, Standing
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
 from cubeopt.errors import StudyError
 from cubeopt.search import mirror, rungs, samplers, study
+from cubeopt.search.demand import Demand
 from cubeopt.search.memory import Drawn, Memory
 from cubeopt.search.mirror import Mirror
 from cubeopt.search.study import StudySpec
 
 logger = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.3
+TICK_SECONDS = 0.3  # between two looks, unless a worker finds nothing to do
+_REST_SECONDS = 0.05  # between two looks in any case
 _FAILURES_IN_A_ROW = 5  # end a study: what fails again and again will not mend itself
-_AHEAD = 4  # waiting trials kept ready at least; more when more are running
+_SHOWN = 256  # trials shown to Optuna's tables in a look, so that asking does not wait for it
 
 
 def coordinate(engine: Engine, stop: threading.Event, tick: float = TICK_SECONDS) -> bool:
@@ -40,11 +42,14 @@ def coordinate(engine: Engine, stop: threading.Event, tick: float = TICK_SECONDS
         storage = mirror.open_storage(optuna_url(engine))
         try:
             coordinator = Coordinator(engine, storage)
-            while not stop.is_set():
-                leadership.check()
-                with mirror.translated():
-                    coordinator.tick()
-                stop.wait(tick)
+            with notices.listening(engine, notices.CHANNEL, notices.WANTED) as listener:
+                while not stop.is_set():
+                    leadership.check()
+                    with mirror.translated():
+                        behind = coordinator.tick()
+                    stop.wait(min(_REST_SECONDS, tick))
+                    if not behind:
+                        listener.wait(max(0.0, tick - _REST_SECONDS))
         finally:
             storage.engine.dispose()
     return True
@@ -58,6 +63,7 @@ class _Opened:
     memory: Memory
     mirror: Mirror
     trials: int  # how many there will be
+    demand: Demand
 
 
 class Coordinator:
@@ -67,8 +73,9 @@ class Coordinator:
         self._engine, self._storage = engine, storage
         self._studies: dict[int, _Opened] = {}
 
-    def tick(self) -> None:
-        """Do everything that is due, once."""
+    def tick(self) -> bool:
+        """Do everything that is due, once; True when Optuna's tables are left behind."""
+        behind = False
         lost = queue.reap(self._engine)
         if lost:
             logger.warning("leases expired, runs returned to the queue: %s", lost)
@@ -77,32 +84,37 @@ class Coordinator:
                 self._studies.pop(record.id, None)  # once resumed, it is looked at anew
                 continue
             try:
-                self._advance(record)
+                behind |= self._advance(record)
             except KeyError:  # Optuna's word for a study that somebody deleted meanwhile
                 if any(each.id == record.id for each in records.studies(self._engine)):
                     raise
+        return behind
 
-    def _advance(self, record: StudyRecord) -> None:
+    def _advance(self, record: StudyRecord) -> bool:
         try:
             opened = self._opened(record)
         except StudyError as error:  # an older file, or a sampler that is not installed here
             logger.error("study %s: %s", record.name, error)
             orders.end(self._engine, record.id, StudyState.FAILED, str(error))
-            return
-        opened.memory.learn(outcomes.ended(self._engine, record.id, opened.memory.open))
-        self._show(record, opened)
+            return False
+        memory = opened.memory
+        standing = outcomes.standing(self._engine, record.id)
+        ended = memory.open - standing.numbers
+        memory.learn(outcomes.ended(self._engine, record.id, ended))
+        if not standing.numbers <= memory.open:
+            del self._studies[record.id]  # a person had a failed trial tried again: look anew
+            return False
         reason = breaker.trip(self._engine, record.id, _FAILURES_IN_A_ROW)
         if reason is not None:
             logger.warning("study %s failed: %s", record.name, reason)
-            self._show(record, opened)
-            return
-        counts = records.counts(self._engine, record.id)
-        if counts[RunState.FAILED] < opened.memory.failed:
-            del self._studies[record.id]  # a person had a failed trial tried again: look anew
-            return
-        self._ask(record, opened, counts)
-        if sum(counts[state] for state in ENDED) >= opened.trials:
+            while self._show(record, opened):
+                pass
+            return False
+        self._ask(record, opened, standing)
+        behind = self._show(record, opened)
+        if memory.asked >= opened.trials and not memory.open and not behind:
             self._promote(record, opened)
+        return behind
 
     def _opened(self, record: StudyRecord) -> _Opened:
         """The study's file, memory and counterpart, made from the tables at first sight."""
@@ -113,24 +125,24 @@ class Coordinator:
             known = outcomes.read(self._engine, record.id)
             counterpart.abandon({each.number for each in known})
             memory = Memory(spec, known, numbered=counterpart.count)
-            self._studies[record.id] = _Opened(spec, memory, counterpart, spec.trials())
+            self._studies[record.id] = _Opened(spec, memory, counterpart, spec.trials(), Demand())
         return self._studies[record.id]
 
-    def _show(self, record: StudyRecord, opened: _Opened) -> None:
-        """Bring Optuna's tables up to date."""
-        news = outcomes.unmirrored(self._engine, record.id)
+    def _show(self, record: StudyRecord, opened: _Opened) -> bool:
+        """Bring Optuna's tables up to date, by some trials; whether others are left."""
+        news = outcomes.unmirrored(self._engine, record.id, _SHOWN)
         opened.mirror.show(news)
         outcomes.mark_mirrored(self._engine, record.id, news)
+        return len(news) == _SHOWN
 
-    def _ask(self, record: StudyRecord, opened: _Opened, counts: dict[RunState, int]) -> None:
+    def _ask(self, record: StudyRecord, opened: _Opened, standing: Standing) -> None:
         """Keep enough trials waiting that no worker has to wait for a sampler."""
-        asked = sum(counts.values())
-        wanted = max(_AHEAD, counts[RunState.RUNNING]) - counts[RunState.WAITING]
-        count = min(wanted, opened.trials - asked)
+        ahead = opened.demand.ahead(standing)
+        count = min(ahead - len(standing.waiting), opened.trials - opened.memory.asked)
         if count <= 0:
             return
-        wishes = outcomes.wishes(self._engine, record.id)
-        drawn = opened.memory.ask(count, asked, wishes)
+        drawn = opened.memory.ask(count, outcomes.wishes(self._engine, record.id))
+        opened.demand.offer(each.number for each in drawn)
         if not self._enqueue(record, opened.spec, drawn):
             # Paused meanwhile, or a number was taken by a wish: look at the tables anew.
             del self._studies[record.id]
@@ -154,6 +166,9 @@ class Coordinator:
     def _promote(self, record: StudyRecord, opened: _Opened) -> None:
         """All short runs have ended: start the full runs, or end the study when they have ended."""
         spec = opened.spec
+        unended = records.counts(self._engine, record.id, RunKind.FULL)
+        if unended[RunState.WAITING] or unended[RunState.RUNNING]:
+            return  # before all runs are read, which may be many
         runs = records.runs(self._engine, record.id)
         results = {
             run.trial_number: run.value

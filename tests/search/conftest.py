@@ -28,7 +28,7 @@ class Search:
         self.memory = Memory(self.spec, self.outcomes)
 
     def ask(self, count: int, *wishes: Wish) -> list[tuple[int, Point]]:
-        drawn = self.memory.ask(count, len(self.outcomes), wishes)
+        drawn = self.memory.ask(count, wishes)
         self.outcomes += [_waiting(each) for each in drawn]
         return [(each.number, each.params) for each in drawn]
 

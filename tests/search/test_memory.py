@@ -32,9 +32,9 @@ def test_a_memory_made_again_is_the_one_before() -> None:
     search.end(0, 0.25, RunState.PRUNED)
     search.end(4, float("nan"), RunState.PRUNED)
     asked += search.ask(1)
-    before, failed, unended = _trials(search), search.memory.failed, set(search.memory.open)
+    before, asked_for, unended = _trials(search), search.memory.asked, set(search.memory.open)
     search.restart()
-    assert (search.memory.failed, search.memory.open) == (failed, unended) == (1, {2, 5, 6})
+    assert (search.memory.asked, search.memory.open) == (asked_for, unended) == (7, {2, 5, 6})
     for one, other in zip(before, _trials(search), strict=True):
         for name in ("number", "state", "values", "params", "distributions", "system_attrs"):
             assert getattr(one, name) == getattr(other, name), name
@@ -60,7 +60,7 @@ def test_an_outcome_is_frozen_to_the_bit() -> None:
 def test_numbers_that_are_not_ours_belong_to_trials_that_failed() -> None:
     search = _search()
     made = memory.Memory(search.spec, [], numbered=2)
-    assert [each.number for each in made.ask(2, 0)] == [2, 3]
+    assert [each.number for each in made.ask(2)] == [2, 3]
     states = [each.state for each in made._study.get_trials()]
     assert states == [TrialState.FAIL] * 2 + [TrialState.RUNNING] * 2
 

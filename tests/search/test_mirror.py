@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import optuna
@@ -16,10 +17,10 @@ from cubeopt.db.engine import optuna_url
 from cubeopt.db.outcomes import Outcome
 from cubeopt.db.tables import RunState
 from cubeopt.errors import StudyError
-from cubeopt.search import mirror
+from cubeopt.search import memory, mirror
 from cubeopt.search.mirror import Mirror
 
-from .conftest import Search
+from .conftest import MOMENT, Search
 
 
 @pytest.fixture
@@ -112,6 +113,25 @@ def test_ends_are_shown_with_their_epochs_and_twice_is_once(
     ]
 
 
+def test_what_is_written_reads_back_as_what_optuna_would_have_written(
+    storage: RDBStorage, search: Search
+) -> None:
+    later = replace(search.outcomes[0], finished_at=MOMENT + timedelta(seconds=90))
+    search.outcomes[0] = ended(later, RunState.COMPLETE, 0.1 + 0.2, 1e-300)
+    search.outcomes[1] = ended(later, RunState.PRUNED, 0.95)
+    search.outcomes[1] = replace(search.outcomes[1], number=1)
+    Mirror(storage, search.spec).show(search.outcomes)
+    spaces = memory.distributions(search.spec)
+    theirs = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "theirs")
+    for outcome in search.outcomes:
+        storage.create_new_trial(theirs, memory.frozen(outcome, spaces, {}))
+    for one, other in zip(shown(storage), storage.get_all_trials(theirs), strict=True):
+        assert one.datetime_start == MOMENT.astimezone().replace(tzinfo=None)
+        one._trial_id = other._trial_id
+        assert one == other
+        assert list(one.params) == list(other.params)
+
+
 @pytest.mark.parametrize("count", range(8))
 def test_trials_are_counted_however_many_there_are(
     storage: RDBStorage, search: Search, count: int
@@ -135,6 +155,7 @@ def test_trials_that_are_not_ours_do_not_wait_for_ever(storage: RDBStorage, sear
     study = optuna.load_study(study_name="s", storage=storage)
     study.ask()
     study.enqueue_trial({"gate": "frozen"})
+    counterpart = Mirror(storage, search.spec)
     counterpart.abandon({0, 1})
     assert [each.state for each in shown(storage)] == [
         *[TrialState.RUNNING] * 2,

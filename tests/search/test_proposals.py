@@ -291,7 +291,7 @@ def test_a_grid_is_every_combination_once() -> None:
 
 def test_a_grid_goes_on_with_what_is_left_whatever_was_lost() -> None:
     search = _search({"name": "grid"}, FINITE)
-    search.memory.ask(3, 0)  # a coordinator died before it wrote them
+    search.memory.ask(3)  # a coordinator died before it wrote them
     search.restart()
     points = [point for _, point in search.ask(1000)]
     assert len({space.identity(each) for each in points}) == len(points) == 24
