@@ -81,7 +81,9 @@ class Coordinator:
             logger.warning("leases expired, runs returned to the queue: %s", lost)
         for record in records.studies(self._engine):
             if record.state != StudyState.RUNNING:
-                self._studies.pop(record.id, None)  # once resumed, it is looked at anew
+                opened = self._studies.pop(record.id, None)  # once resumed, it is looked at anew
+                while opened is not None and self._show(record, opened):
+                    pass
                 continue
             try:
                 behind |= self._advance(record)
