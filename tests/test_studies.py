@@ -1,13 +1,11 @@
 """Every study file that ships with the project, and the training file beside them."""
 
 from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
 
 from cubeopt.search import configuration, study
-from cubeopt.search.mirror import Mirror
+from cubeopt.search.memory import Memory
 from cubeopt.trial import TrialSpec
 
 ROOT = Path(__file__).parent.parent
@@ -28,8 +26,7 @@ def test_a_study_file_loads_under_its_own_name(path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_every_point_that_optuna_draws_is_a_trial(path: Path) -> None:
     spec = study.load(path)
-    storage: Any = optuna.storages.InMemoryStorage()
-    specs = [spec.trial(point, number) for number, point in Mirror(storage, spec).ask(50, 0)]
+    specs = [spec.trial(each.params, each.number) for each in Memory(spec, []).ask(50)]
     assert all(isinstance(each, TrialSpec) for each in specs)
     assert len(set(specs)) == 50
 

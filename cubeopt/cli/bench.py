@@ -1,16 +1,18 @@
 """`cubeopt bench`: what things cost on this machine."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cubeopt import settings
-from cubeopt.cli.options import Gpu, Json
+from cubeopt.cli.options import Gpu, Json, Storage
 from cubeopt.cli.printing import cell, error_console, facts, print_json, say, table
 from cubeopt.errors import InputError
 
 if TYPE_CHECKING:
-    from cubeopt.bench import feeding, stepping
+    from cubeopt.bench import feeding
+    from cubeopt.bench.measuring import Figure
 
 _ROWS, _WIDTH = 10_000, 768  # of random content
 
@@ -137,13 +139,49 @@ def train(
     if as_json:
         print_json(report.as_json())
     else:
-        _print_steps(report)
+        _print_figures(report.machine, report.figures)
 
 
-def _print_steps(report: "stepping.Report") -> None:
-    facts(report.machine, as_json=False)
-    for section in dict.fromkeys(each.section for each in report.figures):
-        rows = [each for each in report.figures if each.section == section]
+@app.command(
+    short_help="The queue and the coordinator under load, beside plain Optuna.",
+    epilog="\b\nExample: cubeopt bench service --workers 16 --trials 200 --rounds 1",
+)
+def service(
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, metavar="N", help="Simulated workers, each a process.")
+    ] = 64,
+    trials: Annotated[
+        int, typer.Option(min=1, max=100_000, metavar="N", help="Of a study of either.")
+    ] = 320,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="Rounds, each with every case.")
+    ] = 3,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """What the service costs, as ratios within one run: simulated workers, the rest is real.
+
+    Trials per second beside plain Optuna in as many processes on the same PostgreSQL, what a claim
+    and a report cost beside 100 and 20,000 trials, and how long a device waits. In databases of its
+    own, which are dropped afterwards.
+    """
+    from rich.status import Status
+
+    from cubeopt.bench import service as bench
+
+    with Status("measuring", console=error_console()) as status:
+        report = bench.measure(settings.load(storage), workers, trials, rounds, status.update)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        about = {"workers": workers, "trials": trials, "rounds": rounds}
+        _print_figures({**about, **report.machine}, report.figures)
+
+
+def _print_figures(about: Mapping[str, Any], figures: "Sequence[Figure]") -> None:
+    facts(dict(about), as_json=False)
+    for section in dict.fromkeys(each.section for each in figures):
+        rows = [each for each in figures if each.section == section]
         table(
             f"{section} (median and quartiles)",
             ["what", "unit", "median", "low", "high", "goal", "met"],

@@ -46,7 +46,7 @@ _START_SECONDS = 120.0  # a server that was killed must recover first
 _OPTIONS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "200",
+    "max_connections": "500",  # a worker has three
     "max_parallel_workers_per_gather": "0",  # containers often have a tiny /dev/shm
     "io_method": "sync",
     "jit": "off",

@@ -14,8 +14,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, text
 
-from cubeopt.db import budgets
+from cubeopt.db import budgets, standings
 from cubeopt.db.engine import transaction
+from cubeopt.db.standings import Rung, Standing
 from cubeopt.db.tables import EndClass, RunKind, RunState
 
 logger = logging.getLogger(__name__)
@@ -126,15 +127,16 @@ def report(
         held = set(connection.execute(text(HELD), leases).scalars())
         runs = [run for run in runs if run["id"] in held]
         _record(connection, [by_run[run["id"]] for run in runs])
-        standings = _standings(connection, runs, by_run, keys)
+        found = _standings(connection, runs, by_run, keys)
         for run in runs:
             one = by_run[run["id"]]
-            verdicts[one.run_id] = verdict = _judge(run, one, standings, decide)
+            verdicts[one.run_id] = verdict = _judge(run, one, found, decide)
             if verdict in _ENDS:
                 _end(connection, run, one, verdict)
         _hold_to_budgets(connection, runs, verdicts)
         gone = [Lease(id, by_run[id].token) for id in by_run if verdicts[id] is Verdict.LOST]
         verdicts |= _repeated(connection, gone, by_run) if gone else {}
+    standings.keep(engine, found)
     return verdicts
 
 
@@ -187,7 +189,7 @@ def _queue_up_at_rungs(
     The lock comes before any lock on a row: the other way round two reports could wait for
     each other.
     """
-    studies = {run["study_id"] for run in runs if _at_rung(run, by_run[run["id"]])}
+    studies = {run["study_id"] for run in runs if _counts(run, by_run[run["id"]])}
     for study_id in sorted(studies):
         connection.execute(_QUEUE_UP, {"study_id": study_id})
 
@@ -236,49 +238,26 @@ _RECORD = text("""
 """)
 
 
-_Standing = dict[int, tuple[float, dict[str, Any]]]  # value and metrics, by run id
-
-
 def _standings(
     connection: Connection,
     runs: Sequence[RowMapping],
     by_run: Mapping[int, EpochReport],
     keys: Sequence[str],
-) -> dict[tuple[int, int], _Standing]:
-    """By study and epoch of each rung that counts: what short runs reached there."""
-    asked = {
-        (run["study_id"], epoch)
-        for run in runs
-        if _at_rung(run, by_run[run["id"]])
-        for epoch in (by_run[run["id"]].epoch, *_before(run, by_run[run["id"]].epoch))
-    }
-    standings: dict[tuple[int, int], _Standing] = {}
-    for study_id, epoch in sorted(asked):
-        given = {"study_id": study_id, "epoch": epoch, "keys": list(keys)}
-        rows = connection.execute(_STANDING, given)
-        standings[study_id, epoch] = {run_id: (value, metrics) for run_id, value, metrics in rows}
-    return standings
-
-
-# Of the metrics of an epoch those named :keys, and nothing of the others is read.
-CHOSEN = """(
-    SELECT coalesce(jsonb_object_agg(key, epoch.metrics -> key), '{}')
-    FROM unnest(CAST(:keys AS text[])) AS key
-)"""
-
-_STANDING = text(f"""
-    SELECT run.id, epoch.value, {CHOSEN}
-    FROM cubeopt.runs run JOIN cubeopt.epochs epoch ON epoch.run_id = run.id
-    WHERE run.study_id = :study_id AND run.kind = 'short'
-        AND epoch.epoch = :epoch AND epoch.value IS NOT NULL
-    ORDER BY run.id
-""")
+) -> dict[Rung, Standing]:
+    """Who stands at each rung that counts."""
+    asked: dict[Rung, list[int]] = {}
+    for run in runs:
+        if _at_rung(run, by_run[run["id"]]):
+            epoch = by_run[run["id"]].epoch
+            for each in (epoch, *_before(run, epoch)):
+                asked.setdefault((run["study_id"], each), []).append(run["id"])
+    return {rung: standings.read(connection, rung, asked[rung], keys) for rung in sorted(asked)}
 
 
 def _judge(
     run: RowMapping,
     one: EpochReport,
-    standings: Mapping[tuple[int, int], _Standing],
+    found: Mapping[Rung, Standing],
     decide: Callable[[RungQuestion], bool],
 ) -> Verdict:
     if _diverged(one):
@@ -287,21 +266,20 @@ def _judge(
         return Verdict.COMPLETE
     if not _at_rung(run, one):
         return Verdict.GO_ON
-    places = []
-    for epoch in (one.epoch, *_before(run, one.epoch)):
-        standing = dict(standings[run["study_id"], epoch])
-        places.append((standing.pop(one.run_id), tuple(standing.values())))
-    (_, others), *before = places
+    here, *before = [
+        found[run["study_id"], epoch].place(one.run_id)
+        for epoch in (one.epoch, *_before(run, one.epoch))
+    ]
     assert one.value is not None
     question = RungQuestion(
         epoch=one.epoch,
         value=one.value,
-        others=tuple(value for value, _ in others),
+        others=here.others,
         study_spec=run["study_spec"],
-        before=tuple((own[0], tuple(value for value, _ in rest)) for own, rest in before),
+        before=tuple((each.value, each.others) for each in before),
         metrics=one.metrics,
-        others_metrics=tuple(metrics for _, metrics in others),
-        before_metrics=tuple((own[1], tuple(each for _, each in rest)) for own, rest in before),
+        others_metrics=here.others_metrics,
+        before_metrics=tuple((each.metrics, each.others_metrics) for each in before),
     )
     return Verdict.PRUNED if decide(question) else Verdict.GO_ON
 
@@ -327,9 +305,13 @@ def _hold_to_budgets(
 
 def _at_rung(run: RowMapping, one: EpochReport) -> bool:
     """Whether this report is compared with others: at every rung but the last, which is the end."""
+    return _counts(run, one) and not _diverged(one)
+
+
+def _counts(run: RowMapping, one: EpochReport) -> bool:
+    """Whether others are compared with this report."""
     rungs = run["study_spec"].get("rungs", {}).get("epochs", ())
-    compared = run["kind"] == RunKind.SHORT and one.epoch in rungs[:-1]
-    return compared and one.value is not None and not _diverged(one)
+    return run["kind"] == RunKind.SHORT and one.epoch in rungs[:-1] and one.value is not None
 
 
 def _diverged(one: EpochReport) -> bool:

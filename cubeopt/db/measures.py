@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from cubeopt.db.engine import transaction
-from cubeopt.db.leases import CHOSEN
+from cubeopt.db.standings import CHOSEN
 
 
 def last(

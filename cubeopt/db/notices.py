@@ -12,7 +12,8 @@ from sqlalchemy import Engine, text
 
 from cubeopt.db.engine import described, translated
 
-CHANNEL = "cubeopt"
+CHANNEL = "cubeopt"  # what a person asks for
+WANTED = "cubeopt_wanted"  # a worker that found nothing to do
 
 
 class Listener:
@@ -29,14 +30,15 @@ class Listener:
 
 
 @contextmanager
-def listening(engine: Engine) -> Iterator[Listener]:
-    """Listen while the block runs."""
+def listening(engine: Engine, *channels: str) -> Iterator[Listener]:
+    """Listen while the block runs, to what a person asks for or to *channels*."""
     where = described(engine)
     with translated(where):
         held = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     try:
         with translated(where):
-            held.execute(text(f"LISTEN {CHANNEL}"))
+            for channel in channels or (CHANNEL,):
+                held.execute(text(f"LISTEN {channel}"))
         yield Listener(held.connection.driver_connection, where)
     finally:
         held.invalidate()  # a connection that listens is of no use to others

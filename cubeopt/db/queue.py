@@ -4,7 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -16,6 +16,7 @@ from cubeopt.db.tables import RunKind
 logger = logging.getLogger(__name__)
 
 _ANY_WIDTH = 1_000_000
+OVERTAKERS = 64  # younger runs that may go into a pack before the oldest one that waits
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class NewTrial:
     spec: Mapping[str, Any]  # a TrialSpec, flat
     pack_key: str
     target_epochs: int  # of the short run
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what the sampler wrote beside it
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,11 @@ def retire(engine: Engine, worker_id: int) -> None:
 _RETIRE = text("UPDATE cubeopt.workers SET state = 'gone' WHERE id = :id")
 
 
-def enqueue(engine: Engine, study_id: int, trials: Sequence[NewTrial]) -> int:
-    """Write trials with their waiting short runs; a number that is there already is left alone.
+def enqueue(engine: Engine, study_id: int, trials: Sequence[NewTrial]) -> bool:
+    """Write trials with their waiting short runs; False, and nothing written, when one of the
+    numbers is taken or the study does not run.
 
-    Returns how many were new; none in a study that does not run.
+    A number that a person wished for is free for what grants the wish.
     """
     rows = [
         {
@@ -103,23 +106,32 @@ def enqueue(engine: Engine, study_id: int, trials: Sequence[NewTrial]) -> int:
             "spec": dict(trial.spec),
             "pack_key": trial.pack_key,
             "target_epochs": trial.target_epochs,
+            "notes": dict(trial.notes),
         }
         for trial in trials
     ]
     with transaction(engine) as connection:
-        return connection.execute(_ENQUEUE, {"study_id": study_id, "rows": _json(rows)}).rowcount
+        values = {"study_id": study_id, "rows": _json(rows)}
+        if connection.execute(_ENQUEUE, values).rowcount == len(rows):
+            return True
+        connection.rollback()
+        return False
 
 
 _ENQUEUE = text("""
     WITH new AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb))
-            AS new(number int, params jsonb, spec jsonb, pack_key text, target_epochs int)
+            AS new(
+                number int, params jsonb, spec jsonb, pack_key text, target_epochs int, notes jsonb
+            )
     ), running AS (
-        SELECT id FROM cubeopt.studies WHERE id = :study_id AND state = 'running' FOR KEY SHARE
+        SELECT id FROM cubeopt.studies WHERE id = :study_id AND state = 'running' FOR SHARE
     ), written AS (
-        INSERT INTO cubeopt.trials (study_id, number, params)
-        SELECT study.id, number, params FROM new, running study ORDER BY number
-        ON CONFLICT (study_id, number) DO NOTHING
+        INSERT INTO cubeopt.trials AS trial (study_id, number, params, notes)
+        SELECT study.id, number, params, notes FROM new, running study ORDER BY number
+        ON CONFLICT (study_id, number) DO UPDATE
+            SET params = excluded.params, notes = excluded.notes, drawn = true
+            WHERE NOT trial.drawn AND excluded.params @> trial.params
         RETURNING id, number
     )
     INSERT INTO cubeopt.runs (trial_id, study_id, kind, spec, pack_key, target_epochs)
@@ -172,10 +184,12 @@ _PROMOTE = text("""
 def first_waiting(
     engine: Engine, study: str | None = None, admitted: Sequence[int] | None = None
 ) -> Waiting | None:
-    """The run that a claim would start from now; leases nothing."""
+    """The run that a claim would start from now; leases nothing. None wakes the coordinator."""
     values = {"study": study, "admitted": admitted}
     with transaction(engine) as connection:
         row = connection.execute(_FIRST_WAITING, values).mappings().one_or_none()
+        if row is None:
+            connection.execute(_WANTED)
     return Waiting(**row) if row is not None else None
 
 
@@ -187,6 +201,11 @@ _FIRST_WAITING = text("""
         AND coalesce(study.id = ANY(CAST(:admitted AS bigint[])), true)
     ORDER BY run.priority DESC, run.id
     LIMIT 1
+""")
+
+_WANTED = text("""
+    SELECT pg_notify('cubeopt_wanted', '')
+    WHERE EXISTS (SELECT FROM cubeopt.studies WHERE state = 'running')
 """)
 
 
@@ -213,6 +232,12 @@ def claim(
     running pack) only runs that fit there are leased. At most as many runs come back as the
     width has places; a suspect comes alone, and never into a running pack. None is leased whose
     study has no budget left for another epoch.
+
+    Filling a pack passes over runs of other shapes, but only so far: who joins one is at most
+    OVERTAKERS younger than the oldest run that waits in the studies looked at. So at most so many
+    younger runs go before it, however many workers there are, and then packs run empty and begin
+    anew with the first in the queue. Full runs lead a pack before any short run; there are only so
+    many of them, as another one takes short runs that ended.
     """
     values = {
         "worker_id": worker_id,
@@ -226,6 +251,7 @@ def claim(
         "study": study,
         "pack_key": pack_key,
         "admitted": admitted,
+        "overtakers": OVERTAKERS,
     }
     claims = _within_budget(engine, values)
     for taken in claims:
@@ -249,10 +275,18 @@ def _within_budget(engine: Engine, values: dict[str, Any]) -> list[Claim]:
         values = {**values, "limit": len(claims) - excess}
 
 
-# The first CTE finds the run that decides, the second its company; both pass over rows that
-# another claim holds, so claims never wait for each other and never take a run twice.
+# "leader" is the run that decides, "members" its company; both pass over rows that another claim
+# holds, so claims never wait for each other and never take a run twice.
 _CLAIM = text("""
-    WITH leader AS MATERIALIZED (
+    WITH oldest AS MATERIALIZED (
+        SELECT min(id) AS id FROM cubeopt.runs
+        WHERE state = 'waiting'
+            AND study_id IN (
+                SELECT id FROM cubeopt.studies
+                WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
+                    AND coalesce(id = ANY(CAST(:admitted AS bigint[])), true)
+            )
+    ), leader AS MATERIALIZED (
         SELECT id, pack_key, suspect, coalesce(width, :new_width) AS width
         FROM cubeopt.runs
         WHERE state = 'waiting'
@@ -262,7 +296,11 @@ _CLAIM = text("""
                     AND coalesce(id = ANY(CAST(:admitted AS bigint[])), true)
             )
             AND coalesce(width, :new_width) BETWEEN :least_width AND :most_width
-            AND (CAST(:pack_key AS text) IS NULL OR pack_key = :pack_key AND NOT suspect)
+            AND (
+                CAST(:pack_key AS text) IS NULL
+                OR pack_key = :pack_key AND NOT suspect
+                    AND id <= (SELECT id FROM oldest) + :overtakers
+            )
         ORDER BY priority DESC, id
         LIMIT least(:limit, 1)
         FOR UPDATE SKIP LOCKED
@@ -273,6 +311,7 @@ _CLAIM = text("""
             AND coalesce(run.width, :new_width) = leader.width
             AND CASE WHEN leader.suspect THEN run.id = leader.id ELSE NOT run.suspect END
         WHERE run.state = 'waiting'
+            AND (run.id = leader.id OR run.id <= (SELECT id FROM oldest) + :overtakers)
             AND run.study_id IN (
                 SELECT id FROM cubeopt.studies
                 WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)

@@ -1,12 +1,12 @@
-"""What stands in the storage, as frozen values; and what the coordinator notes about it."""
+"""What stands in the storage, as frozen values."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Engine, Float, Select, and_, case, cast, func, select, update
+from sqlalchemy import ColumnElement, Engine, Float, Select, and_, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from cubeopt.db import tables
@@ -50,8 +50,6 @@ class TrialRecord:
     epoch: int
     value: float | None
     reason: dict[str, Any] | None  # {"end": an EndClass, "epoch": ..., ...} when it ended early
-    mirrored_epoch: int
-    told: bool
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -267,40 +265,6 @@ def held(engine: Engine) -> dict[int, int]:
         return {worker_id: count for worker_id, count in connection.execute(statement)}
 
 
-def unmirrored_epochs(engine: Engine, study_id: int) -> list[EpochRecord]:
-    """Epochs of untold trials' short runs that Optuna's tables do not have yet, in order."""
-    missing = and_(
-        _trials.c.study_id == study_id,
-        ~_trials.c.told,
-        _runs.c.kind == RunKind.SHORT,
-        _epochs.c.epoch > _trials.c.mirrored_epoch,
-    )
-    return _read(engine, _select_epochs(missing), EpochRecord)
-
-
-def mark_mirrored(engine: Engine, study_id: int, epoch_of: Mapping[int, int]) -> None:
-    """Note that Optuna has these trials' (by number) epochs up to the given one."""
-    if epoch_of:
-        epoch = case(dict(epoch_of), value=_trials.c.number)
-        _note(engine, study_id, list(epoch_of), {"mirrored_epoch": epoch})
-
-
-def untold(engine: Engine, study_id: int) -> list[RunRecord]:
-    """Short runs that have ended but whose end Optuna was not told, by trial number."""
-    ended = and_(
-        _trials.c.study_id == study_id,
-        ~_trials.c.told,
-        _runs.c.kind == RunKind.SHORT,
-        _runs.c.state.in_([RunState.COMPLETE, RunState.PRUNED, RunState.FAILED]),
-    )
-    return _read(engine, _select_runs(ended), RunRecord)
-
-
-def mark_told(engine: Engine, study_id: int, numbers: Sequence[int]) -> None:
-    """Note that Optuna knows the ends of these trials; mirror their epochs before."""
-    _note(engine, study_id, numbers, {"told": True})
-
-
 _studies, _trials, _runs = tables.studies, tables.trials, tables.runs
 _attempts, _epochs, _workers = tables.attempts, tables.epochs, tables.workers
 _Record = TypeVar("_Record")
@@ -332,17 +296,3 @@ def _read(engine: Engine, statement: Select[Any], record: type[_Record]) -> list
     with transaction(engine) as connection:
         rows = connection.execute(statement).mappings().all()
     return [record(**{name: row[name] for name in names}) for row in rows]
-
-
-def _note(engine: Engine, study_id: int, numbers: Sequence[int], values: Mapping[str, Any]) -> None:
-    """Write *values* to trials, locking them in the order in which reports lock them."""
-    chosen = and_(_trials.c.study_id == study_id, _trials.c.number.in_(numbers))
-    locked = (
-        select(_trials.c.id)
-        .where(chosen)
-        .order_by(_trials.c.number)
-        .with_for_update(key_share=True)
-    )
-    ids = locked.cte("locked")
-    with transaction(engine) as connection:
-        connection.execute(update(_trials).where(_trials.c.id == ids.c.id).values(values))

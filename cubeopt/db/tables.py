@@ -153,12 +153,16 @@ trials = Table(
     Column("number", Integer, nullable=False),  # Optuna's
     Column("params", JSONB, nullable=False),
     _now("created_at"),
-    # What Optuna's tables know of it already.
-    Column("mirrored_epoch", Integer, nullable=False, server_default=text("0")),
+    # A person wished for its params; False until the sampler has drawn what the wish leaves open.
+    Column("drawn", Boolean, nullable=False, server_default=text("true")),
+    Column("notes", JSONB, nullable=False, server_default=text("'{}'")),  # of the sampler
+    # What Optuna's tables know of it already; -1: they lack it.
+    Column("mirrored_epoch", Integer, nullable=False, server_default=text("-1")),
     Column("told", Boolean, nullable=False, server_default=text("false")),
     Column("reason", JSONB(none_as_null=True)),  # why it ended before its target
     UniqueConstraint("study_id", "number"),
     Index("trials_untold", "study_id", "number", postgresql_where=text("NOT told")),
+    Index("trials_wished", "study_id", "number", postgresql_where=text("NOT drawn")),
 )
 
 workers = Table(
@@ -229,6 +233,7 @@ runs = Table(
     # Not over lease_expires_at: a heartbeat then changes no index.
     Index("runs_running", "id", postgresql_where=text("state = 'running'")),
     Index("runs_study", "study_id", "kind", "state"),
+    Index("runs_ended", "study_id", "finished_at", "id"),
 )
 
 attempts = Table(
@@ -259,4 +264,7 @@ epochs = Table(
     Column("value", Float(53)),
     Column("metrics", JSONB, nullable=False),
     _now("created_at"),
+    # Rises, at a rung of one study, in the order in which the reports can be seen.
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Index("epochs_standing", "epoch", "id", postgresql_where=text("value IS NOT NULL")),
 )

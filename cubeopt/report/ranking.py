@@ -186,7 +186,7 @@ def _best(trials: Iterable[TrialRecord], each: _Counted) -> Best:
 
 def _worst(goal: Goal, each: _Counted, measured: Measured) -> Mapping[str, Any]:
     """The metrics of the run that breaks the constraints most."""
-    return min((reached(run, measured) for run in each.runs), key=goal.violation)
+    return max((reached(run, measured) for run in each.runs), key=goal.violation)
 
 
 def _point(goal: Goal, each: _Counted, measured: Measured) -> Losses | None:

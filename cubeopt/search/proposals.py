@@ -1,8 +1,8 @@
 """The next point of a study, drawn whole before any of it is written.
 
-A point depends on the study file, on how many were asked before and on what Optuna's tables say
-of the other trials; on nothing that a process remembers. So a coordinator that starts again goes
-on with the points that the last one would have drawn.
+A point depends on the study file, on how many were asked before and on what is known of the other
+trials; on nothing that a process alone remembers. So a coordinator that starts again goes on with
+the points that the last one would have drawn.
 """
 
 import itertools

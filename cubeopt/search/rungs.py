@@ -11,7 +11,9 @@ no training mends, so who breaks it ends at the first rung, and nobody is compar
 A promotion takes only who meets all of them at the last rung.
 """
 
+import itertools
 import math
+import operator
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -138,7 +140,8 @@ def _fails(rungs: Rungs, value: float, others: Sequence[float], direction: str) 
         return False
     if rungs.rule == "median":
         return bool(others) and better(_median(others, direction), value, direction)
-    return sum(better(other, value, direction) for other in others) >= _kept(rungs, results)
+    beats = operator.lt if direction == "minimize" else operator.gt  # never true of a NaN
+    return bool(sum(map(beats, others, itertools.repeat(value))) >= _kept(rungs, results))
 
 
 def prune_between(

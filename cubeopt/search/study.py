@@ -1,7 +1,9 @@
 """A study file: read it strictly, turn a point of its space into a TrialSpec."""
 
+import functools
 import graphlib
 import itertools
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -193,6 +195,18 @@ def load(path: Path, name: str | None = None) -> StudySpec:
     if name is not None:
         content["name"] = name
     return parse(content, str(path))
+
+
+def stored(content: Mapping[str, Any]) -> StudySpec:
+    """The study whose file stands in the storage, checked when it was created; cheap when asked
+    for again.
+    """
+    return _stored(json.dumps(content, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _stored(content: str) -> StudySpec:
+    return parse(json.loads(content), "study")
 
 
 def parse(content: Mapping[str, Any], where: str) -> StudySpec:

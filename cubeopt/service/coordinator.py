@@ -1,34 +1,45 @@
 """The coordinator: asks for trials ahead of need, mirrors results, promotes, reaps, finishes.
 
-Exactly one leads a database. It holds no state that is not in the database: when it dies, the next
-one goes on from what the tables say.
+Exactly one leads a database. It holds no state that is not in our tables: when it dies, the next
+one goes on from what they say.
 """
 
 import logging
 import threading
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from optuna.storages import RDBStorage
 
-from cubeopt.db import breaker, budgets, leader, measures, orders, queue, records
+from cubeopt.db import (
+    breaker,
+    budgets,
+    leader,
+    measures,
+    notices,
+    orders,
+    outcomes,
+    queue,
+    records,
+)
 from cubeopt.db.budgets import Account
 from cubeopt.db.engine import Engine, optuna_url
-from cubeopt.db.records import RunRecord, StudyRecord
+from cubeopt.db.outcomes import ENDED, Standing
+from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
 from cubeopt.errors import StudyError
 from cubeopt.search import mirror, rungs, samplers, study
+from cubeopt.search.demand import Demand
+from cubeopt.search.memory import Drawn, Memory
 from cubeopt.search.mirror import Mirror
-from cubeopt.search.objective import Goal
 from cubeopt.search.study import StudySpec
 
 logger = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.3
+TICK_SECONDS = 0.3  # between two looks, unless a worker finds nothing to do
+_REST_SECONDS = 0.05  # between two looks in any case
 _SETTLING_SECONDS = 10.0  # for workers to beat in, after the server has come up
 _FAILURES_IN_A_ROW = 5  # end a study: what fails again and again will not mend itself
-_AHEAD = 4  # waiting trials kept ready at least; more when more are running
-_ENDED = (RunState.COMPLETE, RunState.PRUNED, RunState.FAILED)
+_SHOWN = 256  # trials shown to Optuna's tables in a look, so that asking does not wait for it
 
 
 def coordinate(engine: Engine, stop: threading.Event, tick: float = TICK_SECONDS) -> bool:
@@ -43,14 +54,28 @@ def coordinate(engine: Engine, stop: threading.Event, tick: float = TICK_SECONDS
         storage = mirror.open_storage(optuna_url(engine))
         try:
             coordinator = Coordinator(engine, storage)
-            while not stop.is_set():
-                leadership.check()
-                with mirror.translated():
-                    coordinator.tick()
-                stop.wait(tick)
+            with notices.listening(engine, notices.CHANNEL, notices.WANTED) as listener:
+                while not stop.is_set():
+                    leadership.check()
+                    with mirror.translated():
+                        behind = coordinator.tick()
+                    stop.wait(min(_REST_SECONDS, tick))
+                    if not behind:
+                        listener.wait(max(0.0, tick - _REST_SECONDS))
         finally:
             storage.engine.dispose()
     return True
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A study that runs: its file, what its sampler knows, and its counterpart in Optuna."""
+
+    spec: StudySpec
+    memory: Memory
+    mirror: Mirror
+    trials: int | None  # how many there will be; None: until another budget is spent
+    demand: Demand
 
 
 class Coordinator:
@@ -58,53 +83,56 @@ class Coordinator:
 
     def __init__(self, engine: Engine, storage: RDBStorage) -> None:
         self._engine, self._storage = engine, storage
-        self._studies: dict[int, tuple[StudySpec, Mirror]] = {}
-        # Those that run no more, but whose runs workers held.
-        self._leaving: dict[int, tuple[StudySpec, Mirror]] = {}
+        self._studies: dict[int, _Opened] = {}
+        self._leaving: dict[int, _Opened] = {}  # they run no more, but workers held runs of them
         self._complete: dict[int, int] = {}  # trials when promotion was last looked at
 
-    def tick(self) -> None:
-        """Do everything that is due, once."""
+    def tick(self) -> bool:
+        """Do everything that is due, once; True when Optuna's tables are left behind."""
+        behind = False
         lost = queue.reap(self._engine, settling_seconds=_SETTLING_SECONDS)
         if lost:
             logger.warning("leases expired, runs returned to the queue: %s", lost)
         for record in records.studies(self._engine):
             try:
                 if record.state == StudyState.RUNNING:
-                    self._advance(record)
+                    behind |= self._advance(record)
                 else:
                     self._settle(record)
             except KeyError:  # Optuna's word for a study that somebody deleted meanwhile
                 if any(each.id == record.id for each in records.studies(self._engine)):
                     raise
+        return behind
 
-    def _advance(self, record: StudyRecord) -> None:
+    def _advance(self, record: StudyRecord) -> bool:
         try:
-            spec, counterpart = self._opened(record)
+            opened = self._opened(record)
         except StudyError as error:  # an older file, or a sampler that is not installed here
             logger.error("study %s: %s", record.name, error)
             orders.end(self._engine, record.id, StudyState.FAILED, str(error))
-            return
-        self._show(record, spec, counterpart)
+            return False
+        memory = opened.memory
+        standing = outcomes.standing(self._engine, record.id)
+        ended = memory.open - standing.numbers
+        memory.learn(outcomes.ended(self._engine, record.id, ended, opened.spec.goal.keys))
+        if not standing.numbers <= memory.open:
+            del self._studies[record.id]  # a person had a failed trial tried again: look anew
+            return False
         reason = breaker.trip(self._engine, record.id, _FAILURES_IN_A_ROW)
         if reason is not None:
             logger.warning("study %s failed: %s", record.name, reason)
-            self._show(record, spec, counterpart)
-            return
+            return False
         spent = budgets.spent(self._engine, record.id, record.spec)
         if spent is not None:
             self._close(record, spent)
-            return
-        counts = records.counts(self._engine, record.id)
-        self._ask(record, spec, counterpart, counts)
-        if spec.promotion.top is None and counts[RunState.COMPLETE] != self._complete.get(
-            record.id
-        ):
-            self._promote(record, spec)
-            self._complete[record.id] = counts[RunState.COMPLETE]
-        ended = sum(counts[state] for state in _ENDED)
-        if counterpart.trials is not None and ended >= counterpart.trials:
-            self._finish(record, spec, counterpart)
+            return False
+        self._ask(record, opened, standing)
+        behind = self._show(record, opened)
+        self._promote_early(record, opened)
+        all_asked = opened.trials is not None and memory.asked >= opened.trials
+        if all_asked and not memory.open and not behind:
+            self._finish(record, opened)
+        return behind
 
     def _settle(self, record: StudyRecord) -> None:
         """Of a study that runs no more, Optuna shall have what the workers still report."""
@@ -116,76 +144,69 @@ class Coordinator:
         held = any(
             records.counts(self._engine, record.id, kind)[RunState.RUNNING] for kind in RunKind
         )
-        self._show(record, *self._leaving[record.id])
+        while self._show(record, self._leaving[record.id]):
+            pass
         if not held:
             del self._leaving[record.id]
 
-    def _opened(self, record: StudyRecord) -> tuple[StudySpec, Mirror]:
-        """The study's file and counterpart; at first sight, what was asked but not queued is."""
+    def _opened(self, record: StudyRecord) -> _Opened:
+        """The study's file, memory and counterpart, made from the tables at first sight."""
         if record.id not in self._studies:
             self._leaving.pop(record.id, None)
             spec = study.parse(record.spec, f"study {record.name}")
             samplers.check_installed(spec.sampler)
             counterpart = Mirror(self._storage, spec)
-            known = [each.number for each in records.trials(self._engine, record.id)]
-            self._enqueue(record, spec, counterpart.orphans(known))
-            self._studies[record.id] = spec, counterpart
+            known = outcomes.read(self._engine, record.id, spec.goal.keys)
+            counterpart.abandon({each.number for each in known})
+            memory = Memory(spec, known, numbered=counterpart.count)
+            self._studies[record.id] = _Opened(spec, memory, counterpart, spec.trials(), Demand())
         return self._studies[record.id]
 
-    def _show(self, record: StudyRecord, spec: StudySpec, counterpart: Mirror) -> None:
-        """Bring Optuna's tables up to date: epochs first, then ends.
+    def _show(self, record: StudyRecord, opened: _Opened) -> bool:
+        """Bring Optuna's tables up to date, by some trials; whether others are left."""
+        news = outcomes.unmirrored(self._engine, record.id, opened.spec.goal.keys, _SHOWN)
+        opened.mirror.show(news)
+        outcomes.mark_mirrored(self._engine, record.id, news)
+        return len(news) == _SHOWN
 
-        The ends are read before the epochs: an end that is seen here has all its epochs recorded.
-        """
-        ended = records.untold(self._engine, record.id)
-        reached: dict[int, int] = {}
-        for epoch in records.unmirrored_epochs(self._engine, record.id):
-            if epoch.value is not None:
-                counterpart.report(epoch.trial_number, epoch.epoch, epoch.value)
-            reached[epoch.trial_number] = epoch.epoch
-        if reached:
-            records.mark_mirrored(self._engine, record.id, reached)
-        goal = spec.goal
-        found = measures.last(self._engine, record.id, goal.keys, [run.id for run in ended])
-        for run in ended:
-            # One that diverged has no result, whatever its epochs before that were like.
-            metrics = found.get(run.id, {}) if run.value is not None else {}
-            _tell(counterpart, goal, run, metrics)
-        if ended:
-            records.mark_told(self._engine, record.id, [run.trial_number for run in ended])
-
-    def _ask(
-        self,
-        record: StudyRecord,
-        spec: StudySpec,
-        counterpart: Mirror,
-        counts: dict[RunState, int],
-    ) -> None:
+    def _ask(self, record: StudyRecord, opened: _Opened, standing: Standing) -> None:
         """Keep enough trials waiting that no worker has to wait for a sampler."""
-        asked = sum(counts.values())
-        wanted = max(_AHEAD, counts[RunState.RUNNING]) - counts[RunState.WAITING]
-        trials = counterpart.trials
-        count = wanted if trials is None else min(wanted, trials - asked)
-        if count > 0:
-            self._enqueue(record, spec, counterpart.ask(count, asked))
+        ahead = opened.demand.ahead(standing)
+        count = ahead - len(standing.waiting)
+        if opened.trials is not None:
+            count = min(count, opened.trials - opened.memory.asked)
+        if count <= 0:
+            return
+        drawn = opened.memory.ask(count, outcomes.wishes(self._engine, record.id))
+        opened.demand.offer(each.number for each in drawn)
+        if not self._enqueue(record, opened.spec, drawn):
+            # Paused meanwhile, or a number was taken by a wish: look at the tables anew.
+            del self._studies[record.id]
 
-    def _enqueue(
-        self, record: StudyRecord, spec: StudySpec, points: list[tuple[int, dict[str, object]]]
-    ) -> None:
+    def _enqueue(self, record: StudyRecord, spec: StudySpec, drawn: list[Drawn]) -> bool:
         trials = []
-        for number, params in points:
-            trial = spec.trial(params, number)
+        for each in drawn:
+            trial = spec.trial(each.params, each.number)
             trials.append(
                 queue.NewTrial(
-                    number=number,
-                    params=params,
+                    number=each.number,
+                    params=each.params,
                     spec=trial.flat(),
                     pack_key=trial.pack_key(record.dataset_fingerprint),
                     target_epochs=spec.short_epochs,
+                    notes=each.notes,
                 )
             )
-        if trials:
-            queue.enqueue(self._engine, record.id, trials)
+        return queue.enqueue(self._engine, record.id, trials)
+
+    def _promote_early(self, record: StudyRecord, opened: _Opened) -> None:
+        """By a factor, trials are promoted as results come."""
+        if opened.spec.promotion.top is not None:
+            return
+        complete = records.counts(self._engine, record.id)[RunState.COMPLETE]
+        if complete != self._complete.get(record.id):
+            self._promote(record, opened.spec)
+            self._complete[record.id] = complete
 
     def _promote(self, record: StudyRecord, spec: StudySpec) -> bool:
         """Start the full runs that are due; whether there were new ones."""
@@ -197,13 +218,16 @@ class Coordinator:
             logger.info("study %s: %d new full runs of trials among %s", record.name, new, due)
         return new > 0
 
-    def _finish(self, record: StudyRecord, spec: StudySpec, counterpart: Mirror) -> None:
+    def _finish(self, record: StudyRecord, opened: _Opened) -> None:
         """All short runs have ended: start the full runs, or end the study when they have ended."""
-        runs = records.runs(self._engine, record.id)
-        full = [run for run in runs if run.kind == RunKind.FULL]
+        spec = opened.spec
+        unended = records.counts(self._engine, record.id, RunKind.FULL)
+        if unended[RunState.WAITING] or unended[RunState.RUNNING]:
+            return  # before all runs are read, which may be many
+        full = [run for run in records.runs(self._engine, record.id) if run.kind == RunKind.FULL]
         if spec.promotion.top and not full and self._promote(record, spec):
             return
-        if any(run.state not in _ENDED for run in full):
+        if any(run.state not in ENDED for run in full):
             return
         noted = {
             f"{run.trial_number}, replicate {run.replicate}"
@@ -211,8 +235,8 @@ class Coordinator:
             else f"{run.trial_number}": {"epochs": run.epoch, "value": run.value}
             for run in full
         }
-        counterpart.note("full runs", noted)
-        state, reason = StudyState.COMPLETE, f"all {counterpart.trials} trials have ended"
+        opened.mirror.note("full runs", noted)
+        state, reason = StudyState.COMPLETE, f"all {opened.trials} trials have ended"
         reached = measures.results(self._engine, record.id, spec.goal.keys)
         nearest = rungs.nearest(spec.goal, reached)
         if not reached:
@@ -237,16 +261,3 @@ class Coordinator:
     def _end(self, record: StudyRecord, state: StudyState, reason: str) -> None:
         if orders.end(self._engine, record.id, state, reason):
             logger.info("study %s: %s, %s", record.name, state, reason)
-
-
-def _tell(counterpart: Mirror, goal: Goal, run: RunRecord, metrics: Mapping[str, Any]) -> None:
-    """Tell Optuna how a short run ended; *metrics* are the goal's at its last validated epoch."""
-    if run.state == RunState.FAILED:
-        counterpart.tell_failed(run.trial_number)
-        return
-    values = goal.values(metrics) if goal.objective.second is not None else (run.value,)
-    counterpart.bound(run.trial_number, goal.excesses(metrics))
-    if run.state == RunState.COMPLETE and values is not None and values[0] is not None:
-        counterpart.tell_complete(run.trial_number, *values)
-    else:
-        counterpart.tell_pruned(run.trial_number, *(values or ()))

@@ -253,7 +253,7 @@ class Pack:
 
 def _decide(question: RungQuestion) -> bool:
     """Whether the rules of its study end a trial at this rung."""
-    spec = study.parse(question.study_spec, "study")
+    spec = study.stored(question.study_spec)
     here = Met(question.value, question.metrics, question.others, question.others_metrics)
     before = [
         Met(value, metrics, others, others_metrics)

@@ -10,7 +10,7 @@ from typing import Any
 from cubeopt import provenance
 from cubeopt.data import baselines, dataset
 from cubeopt.data.dataset import Dataset
-from cubeopt.db import orders, records
+from cubeopt.db import orders, outcomes, records
 from cubeopt.db.engine import Engine, optuna_url
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind, RunState, StudyState
@@ -112,14 +112,14 @@ def enqueue(engine: Engine, name: str, values: Mapping[str, Any]) -> tuple[int, 
     record = records.study(engine, name)
     spec = study.parse(record.spec, f"study {name}")
     params = wish.checked(spec, values)
-    asked = sum(records.counts(engine, record.id).values())
+    waiting = outcomes.wishes(engine, record.id)
+    asked = sum(records.counts(engine, record.id).values()) + len(waiting)
     if record.state not in (StudyState.RUNNING, StudyState.PAUSED):
         raise StateError(f"study {name!r} is {record.state}; only one that runs takes a trial")
     trials = spec.trials()
     if trials is not None and asked >= trials:
         raise StateError(f"study {name!r} has asked for all of its {trials} trials")
-    with mirror.translated():
-        return mirror.enqueue(optuna_url(engine), spec, params), params
+    return outcomes.wish(engine, record.id, params), params
 
 
 def _baselines(loaded: Dataset, spec: StudySpec) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from cubeopt.db import attempts, leases, queue, records
+from cubeopt.db import attempts, leases, outcomes, queue, records
 from cubeopt.db.engine import optuna_url
 from cubeopt.db.leases import EpochReport, Lease
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
@@ -53,8 +53,8 @@ def test_an_end_between_two_looks_of_the_coordinator_is_shown_with_its_epochs(
 
             return looked
 
-        for name in ("unmirrored_epochs", "untold"):
-            monkeypatch.setattr(records, name, then_it_ends(getattr(records, name)))
+        for name in ("ended", "unmirrored"):
+            monkeypatch.setattr(outcomes, name, then_it_ends(getattr(outcomes, name)))
         coordinator.tick()
         coordinator.tick()
         (shown,) = storage.get_all_trials(storage.get_study_id_from_name(record.name))

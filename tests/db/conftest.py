@@ -52,7 +52,7 @@ class Hands:
 
     def enqueue(
         self, study: StudyRecord, numbers: Sequence[int], pack_key: str = "a", target: int = 5
-    ) -> int:
+    ) -> bool:
         trials = [
             NewTrial(number, {"seed": number}, {"seed": number, "rate": 1e-3}, pack_key, target)
             for number in numbers

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cubeopt.db import attempts, interventions, leases, queue, records
+from cubeopt.db import attempts, interventions, leases, outcomes, queue, records
 from cubeopt.db.leases import Verdict
 from cubeopt.db.tables import EndClass, RunState
 from cubeopt.errors import StateError, UnknownNameError
@@ -50,7 +50,8 @@ def test_a_running_trial_is_ended_and_its_worker_writes_nothing_more(hands: Any)
     )
     trial = records.trials(hands.engine, study.id)[0]
     assert trial.reason == {"end": "pruned", "by": "a person", "epoch": 1, "value": 0.7}
-    assert [run.trial_number for run in records.untold(hands.engine, study.id)] == [0]
+    ended = outcomes.ended(hands.engine, study.id, [0, 1])
+    assert [(each.number, each.state) for each in ended] == [(0, RunState.PRUNED)]
 
 
 def test_a_waiting_trial_is_ended_before_anybody_claims_it(hands: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from cubeopt.db import attempts, leases, queue, records
+from cubeopt.db import attempts, leases, outcomes, queue, records
 from cubeopt.db.leases import EpochReport, Lease, RungQuestion, Verdict
 from cubeopt.db.tables import EndClass, RunKind, RunState
 from cubeopt.errors import LeaseLostError
@@ -274,7 +274,7 @@ def test_with_patience_a_question_has_the_rungs_before_as_they_stand_now(hands: 
         ((0.5,), ()),
         ((), ((0.5, (0.75,)),)),
         ((0.5, 0.75), ()),
-        ((), ((0.25, ()), (0.5, (0.75, 0.125)))),
+        ((), ((0.25, ()), (0.5, (0.125, 0.75)))),
     ]
 
 
@@ -335,8 +335,9 @@ def test_packs_that_report_beat_and_are_stolen_at_once_never_lock_each_other(han
             leases.beat(hands.engine, hands.worker_id, [lease(one) for one in claims], 60)
 
     def coordinate() -> None:
-        for epoch in rounds:
-            records.mark_mirrored(hands.engine, study.id, dict.fromkeys(range(12), epoch))
+        for _ in rounds:
+            news = outcomes.unmirrored(hands.engine, study.id)
+            outcomes.mark_mirrored(hands.engine, study.id, news)
             queue.reap(hands.engine)
 
     with ThreadPoolExecutor(5) as threads:

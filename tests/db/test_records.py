@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from cubeopt.db import queue, records
-from cubeopt.db.leases import Verdict
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
 from cubeopt.errors import StudyError, UnknownNameError
 
@@ -84,60 +83,6 @@ def test_runs_and_epochs_come_by_trial_and_short_before_full(hands: Any) -> None
     ]
     late = records.epochs(hands.engine, study.id, after=epochs[2].created_at)
     assert [one.epoch for one in late] == [6]
-
-
-def test_the_mirror_gets_every_short_epoch_once(hands: Any) -> None:
-    study = hands.study()
-    hands.enqueue(study, range(2))
-    first, second = hands.claim(2)
-    for epoch in (1, 2, 3):
-        hands.report(first, epoch)
-    hands.report(second, 1)
-
-    def missing() -> list[tuple[int, int]]:
-        found = records.unmirrored_epochs(hands.engine, study.id)
-        return [(one.trial_number, one.epoch) for one in found]
-
-    assert missing() == [(0, 1), (0, 2), (0, 3), (1, 1)]
-    records.mark_mirrored(hands.engine, study.id, {0: 2, 1: 1})
-    assert missing() == [(0, 3)]
-    hands.report(second, 2)
-    records.mark_mirrored(hands.engine, study.id, {0: 3})
-    assert missing() == [(1, 2)]
-    records.mark_mirrored(hands.engine, study.id, {})
-    assert missing() == [(1, 2)]
-
-
-def test_full_runs_are_not_mirrored(hands: Any) -> None:
-    study = hands.study()
-    hands.enqueue(study, [0])
-    hands.complete(hands.claim()[0])
-    queue.promote(hands.engine, study.id, [0], 50)
-    (full,) = hands.claim()
-    hands.report(full, 6)
-    found = records.unmirrored_epochs(hands.engine, study.id)
-    assert [(one.kind, one.epoch) for one in found] == [(RunKind.SHORT, 5)]
-
-
-def test_every_end_is_told_once(hands: Any) -> None:
-    study, other = hands.study("one"), hands.study("two")
-    hands.enqueue(study, range(4))
-    hands.enqueue(other, [0])
-    done, cut, broken, going, foreign = hands.claim(5)
-    hands.complete(done, 0.25)
-    assert hands.report(cut, 1, 0.75, decide=lambda _: True) == {cut.run_id: Verdict.PRUNED}
-    hands.report(broken, 1, float("nan"))
-    hands.report(going, 1)
-    hands.complete(foreign)
-    ends = records.untold(hands.engine, study.id)
-    assert [(run.trial_number, run.end_class, run.value) for run in ends] == [
-        (0, EndClass.DONE, 0.25),
-        (1, EndClass.PRUNED, 0.75),
-        (2, EndClass.DIVERGED, None),
-    ]
-    records.mark_told(hands.engine, study.id, [0, 2])
-    assert [run.trial_number for run in records.untold(hands.engine, study.id)] == [1]
-    assert [run.trial_number for run in records.untold(hands.engine, other.id)] == [0]
 
 
 def test_there_are_no_runs_of_a_study_without_trials(hands: Any) -> None:

@@ -49,8 +49,6 @@ class Story:
                 epoch=len(values),
                 value=value,
                 reason=None,
-                mirrored_epoch=0,
-                told=False,
                 created_at=MOMENT,
                 started_at=None,
                 finished_at=None,

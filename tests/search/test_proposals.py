@@ -6,12 +6,12 @@ import statistics
 from itertools import pairwise
 from typing import Any
 
-import optuna
 import pytest
 
 from cubeopt.search import proposals, space, study
-from cubeopt.search.mirror import Mirror
 from cubeopt.search.space import Point
+
+from .conftest import Search
 
 SEARCH: dict[str, Any] = {
     "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
@@ -57,36 +57,23 @@ each_sampler = pytest.mark.parametrize(
     ],
 )
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::optuna.exceptions.ExperimentalWarning"  # as mirror.open_storage does
+    "ignore::optuna.exceptions.ExperimentalWarning"  # as search.open_storage does
 )
 
 
-def _mirror(options: dict[str, Any], search: dict[str, Any] | None = None) -> Mirror:
-    content = {"name": "s", "search": search or SEARCH, "sampler": options}
-    spec = study.parse({**content, "budget": {"trials": 1000}}, "s.yaml")
-    storage: Any = optuna.storages.InMemoryStorage()
-    return Mirror(storage, spec)
+def _search(options: dict[str, Any], search: dict[str, Any] | None = None) -> Search:
+    return Search({"search": search or SEARCH, "sampler": options})
 
 
 def _loss(point: Point) -> float:
     return abs(point["lattice_steps"] - 15) / 20 + abs(point["similarity_weight"] - 0.3)
 
 
-def _told(mirror: Mirror, asked: list[tuple[int, Point]], loss: Any = _loss) -> None:
-    """Every fourth trial is pruned, every other one complete."""
-    for number, point in asked:
-        mirror.report(number, 1, loss(point))
-        if number % 4 == 3:
-            mirror.tell_pruned(number, loss(point))
-        else:
-            mirror.tell_complete(number, loss(point))
-
-
-def _searched(mirror: Mirror, batches: int, size: int = 4) -> list[Point]:
+def _searched(search: Search, batches: int, size: int = 4) -> list[Point]:
     points: list[Point] = []
     for _ in range(batches):
-        asked = mirror.ask(size, len(points))
-        _told(mirror, asked)
+        asked = search.ask(size)
+        search.told(asked, _loss)
         points += [point for _, point in asked]
     return points
 
@@ -95,15 +82,36 @@ def _searched(mirror: Mirror, batches: int, size: int = 4) -> list[Point]:
 def test_the_same_results_give_the_same_proposals_also_after_a_restart(
     options: dict[str, Any],
 ) -> None:
-    whole = _searched(_mirror(options), 5)
-    first = _mirror(options)
+    whole = _searched(_search(options), 5)
+    search = _search(options)
     points = []
-    for batch in range(5):
-        again = Mirror(first._storage, first._spec)  # as a coordinator that starts again
-        for place in range(4 * batch, 4 * batch + 4):
-            points += again.ask(1, place)
-        _told(again, points[-4:])
-    assert [point for _, point in points] == whole
+    for _ in range(5):
+        asked = []
+        for _ in range(4):
+            search.restart()
+            asked += search.ask(1)
+        search.told(asked, _loss)
+        points += [point for _, point in asked]
+    assert points == whole
+
+
+@each_sampler
+def test_trials_that_end_late_and_out_of_order_are_known_after_a_restart(
+    options: dict[str, Any],
+) -> None:
+    def searched(restarts: bool) -> list[Point]:
+        search = _search(options)
+        running = search.ask(6)
+        asked = list(running)
+        for _ in range(10):
+            search.told([running.pop(1)], _loss)  # the first is the slowest
+            if restarts:
+                search.restart()
+            running += search.ask(1)
+            asked.append(running[-1])
+        return [point for _, point in asked]
+
+    assert searched(restarts=True) == searched(restarts=False)
 
 
 @each_sampler
@@ -111,15 +119,15 @@ def test_a_value_is_there_exactly_where_its_condition_is_met(options: dict[str, 
     options = dict(options)
     if options.get("name") == "grid":
         options["points"] = {**options["points"], "halting_threshold": 2}
-    mirror = _mirror(options, CONDITIONAL)
-    points = _searched(mirror, 6)
+    search = _search(options, CONDITIONAL)
+    points = _searched(search, 6)
     assert {point["halting"] for point in points} == {"fixed", "threshold"}
     for point in points:
         assert ("halting_threshold" in point) == (point["halting"] == "threshold")
         assert set(SEARCH) <= set(point)
-    assert [each.params for each in mirror._study.get_trials()] == points
+    assert [each.params for each in search.outcomes] == points
     assert len({space.identity(each) for each in points}) == len(points)
-    assert _searched(_mirror(options, dict(reversed(CONDITIONAL.items()))), 6) == points
+    assert _searched(_search(options, dict(reversed(CONDITIONAL.items()))), 6) == points
 
 
 def test_tpe_learns_a_value_that_only_some_trials_have() -> None:
@@ -129,10 +137,10 @@ def test_tpe_learns_a_value_that_only_some_trials_have() -> None:
     def late(options: dict[str, Any]) -> float:
         found = []
         for seed in range(3):
-            mirror = _mirror({**options, "seed": seed}, CONDITIONAL)
+            search = _search({**options, "seed": seed}, CONDITIONAL)
             for place in range(40):
-                asked = mirror.ask(1, place)
-                mirror.tell_complete(asked[0][0], loss(asked[0][1]))
+                asked = search.ask(1)
+                search.end(asked[0][0], loss(asked[0][1]))
                 found += [loss(asked[0][1])] if place >= 24 else []
         return statistics.mean(found)
 
@@ -141,22 +149,22 @@ def test_tpe_learns_a_value_that_only_some_trials_have() -> None:
 
 @each_sampler
 def test_another_seed_is_another_search(options: dict[str, Any]) -> None:
-    other = _searched(_mirror({**options, "seed": 9}), 1)
+    other = _searched(_search({**options, "seed": 9}), 1)
     same = options.get("scramble") is False  # a plain sequence knows no seed
-    assert (_searched(_mirror(options), 1) == other) == same
+    assert (_searched(_search(options), 1) == other) == same
 
 
 @each_sampler
 def test_the_order_of_the_names_in_the_file_changes_nothing(options: dict[str, Any]) -> None:
-    turned = _mirror(options, dict(reversed(SEARCH.items())))
-    assert _searched(turned, 3) == _searched(_mirror(options), 3)
+    turned = _search(options, dict(reversed(SEARCH.items())))
+    assert _searched(turned, 3) == _searched(_search(options), 3)
 
 
 @each_sampler
 def test_a_batch_asked_at_once_holds_no_point_twice(options: dict[str, Any]) -> None:
-    mirror = _mirror(options)
-    start = _searched(mirror, 3)
-    batch = [point for _, point in mirror.ask(16, len(start))]
+    search = _search(options)
+    start = _searched(search, 3)
+    batch = [point for _, point in search.ask(16)]
     assert len({space.identity(each) for each in (*start, *batch)}) == 12 + 16
 
 
@@ -169,41 +177,41 @@ def test_a_batch_asked_at_once_holds_no_point_twice(options: dict[str, Any]) -> 
     ids=lambda options: options["name"],
 )
 def test_a_finite_space_is_tried_whole_before_a_point_comes_twice(options: dict[str, Any]) -> None:
-    mirror = _mirror(options, FINITE)
+    search = _search(options, FINITE)
     points: list[Point] = []
     for _ in range(6):
-        asked = mirror.ask(4, len(points))
-        _told(mirror, asked, lambda point: point["lattice_steps"])
+        asked = search.ask(4)
+        search.told(asked, lambda point: point["lattice_steps"])
         points += [point for _, point in asked]
     assert len({space.identity(each) for each in points}) == 4 * 3 * 2
-    more = mirror.ask(2, len(points))
+    more = search.ask(2)
     assert len(more) == (0 if options["name"] == "grid" else 2)
 
 
 def test_a_batch_of_a_gaussian_process_is_spread_out() -> None:
-    search = {name: SEARCH[name] for name in ("similarity_weight", "lattice_steps")}
-    mirror = _mirror({"name": "gp", "startup_trials": 4}, search)
-    asked = mirror.ask(4, 0)
-    _told(mirror, asked)
-    batch = [point for _, point in mirror.ask(3, 4)]
+    values = {name: SEARCH[name] for name in ("similarity_weight", "lattice_steps")}
+    search = _search({"name": "gp", "startup_trials": 4}, values)
+    asked = search.ask(4)
+    search.told(asked, _loss)
+    batch = [point for _, point in search.ask(3)]
     gaps = [
         abs(one["similarity_weight"] - other["similarity_weight"])
         + abs(one["lattice_steps"] - other["lattice_steps"]) / 20
         for one, other in itertools.combinations(batch, 2)
     ]
     assert min(gaps) > 0.01
-    other = _mirror({"name": "gp", "startup_trials": 4}, search)
-    _told(other, other.ask(4, 0))
-    assert [point for _, point in other.ask(3, 4)] == batch
+    other = _search({"name": "gp", "startup_trials": 4}, values)
+    other.told(other.ask(4), _loss)
+    assert [point for _, point in other.ask(3)] == batch
 
 
 def test_a_gaussian_process_tries_a_finite_space_whole() -> None:
-    search = {name: FINITE[name] for name in ("state_size", "gate")}
-    mirror = _mirror({"name": "gp", "startup_trials": 2}, search)
+    values = {name: FINITE[name] for name in ("state_size", "gate")}
+    search = _search({"name": "gp", "startup_trials": 2}, values)
     points: list[Point] = []
     for _ in range(4):
-        asked = mirror.ask(2, len(points))
-        _told(mirror, asked, lambda point: point["state_size"])
+        asked = search.ask(2)
+        search.told(asked, lambda point: point["state_size"])
         points += [point for _, point in asked]
     assert len({space.identity(each) for each in points[:6]}) == 6
     assert len(points) == 8
@@ -213,13 +221,13 @@ def test_a_batch_of_tpe_is_spread_out() -> None:
     """Without the constant liar the median gap is near 0.006, with it near 0.06."""
     gaps: list[float] = []
     for seed in range(4):
-        search = {"similarity_weight": SEARCH["similarity_weight"]}
-        mirror = _mirror({"seed": seed, "startup_trials": 5}, search)
+        values = {"similarity_weight": SEARCH["similarity_weight"]}
+        search = _search({"seed": seed, "startup_trials": 5}, values)
         asked: list[tuple[int, Point]] = []
-        for place in range(15):
-            asked = mirror.ask(1, place)
-            mirror.tell_complete(asked[0][0], abs(asked[0][1]["similarity_weight"] - 0.5))
-        batch = sorted(point["similarity_weight"] for _, point in mirror.ask(12, 15))
+        for _ in range(15):
+            asked = search.ask(1)
+            search.end(asked[0][0], abs(asked[0][1]["similarity_weight"] - 0.5))
+        batch = sorted(point["similarity_weight"] for _, point in search.ask(12))
         gaps += [after - before for before, after in pairwise(batch)]
     assert statistics.median(gaps) > 0.03
 
@@ -228,7 +236,7 @@ def _late_losses(options: dict[str, Any]) -> float:
     """The mean loss of the trials 16 to 32 of a few searches."""
     losses: list[float] = []
     for seed in range(4):
-        points = _searched(_mirror({**options, "seed": seed}), 32, size=1)
+        points = _searched(_search({**options, "seed": seed}), 32, size=1)
         losses += [_loss(point) for point in points[16:]]
     return statistics.mean(losses)
 
@@ -247,7 +255,7 @@ def test_what_learns_searches_where_the_results_are_good(options: dict[str, Any]
 
 
 def test_a_sobol_sequence_fills_the_space_evenly() -> None:
-    points = _searched(_mirror({"name": "qmc"}), 8)
+    points = _searched(_search({"name": "qmc"}), 8)
     for half in range(2):
         low = [point for point in points if half <= 2 * point["similarity_weight"] < half + 1]
         assert len(low) == 16
@@ -258,7 +266,7 @@ def test_a_sobol_sequence_fills_the_space_evenly() -> None:
 
 
 def test_a_plain_sequence_begins_with_the_low_ends() -> None:
-    ((_, point),) = _mirror({"name": "qmc", "scramble": False}).ask(1, 0)
+    ((_, point),) = _search({"name": "qmc", "scramble": False}).ask(1)
     assert point == {
         "learning_rate": 1e-4,
         "similarity_weight": 0.0,
@@ -268,31 +276,32 @@ def test_a_plain_sequence_begins_with_the_low_ends() -> None:
 
 
 def test_a_grid_is_every_combination_once() -> None:
-    search = {"learning_rate": SEARCH["learning_rate"], **FINITE}
-    mirror = _mirror({"name": "grid", "points": {"learning_rate": 4, "lattice_steps": 2}}, search)
-    assert mirror.trials == 4 * 2 * 3 * 2
-    points = [point for _, point in mirror.ask(1000, 0)]
-    assert len({space.identity(each) for each in points}) == len(points) == mirror.trials
+    values = {"learning_rate": SEARCH["learning_rate"], **FINITE}
+    grid = {"name": "grid", "points": {"learning_rate": 4, "lattice_steps": 2}}
+    search = _search(grid, values)
+    assert search.spec.trials() == 4 * 2 * 3 * 2
+    points = [point for _, point in search.ask(1000)]
+    assert len({space.identity(each) for each in points}) == len(points) == search.spec.trials()
     rates = sorted({point["learning_rate"] for point in points})
     assert rates == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
     assert (rates[0], rates[-1]) == (1e-4, 1e-1)
     assert {point["lattice_steps"] for point in points} == {1, 4}
-    assert mirror.ask(1, len(points)) == []
+    assert search.ask(1) == []
 
 
 def test_a_grid_goes_on_with_what_is_left_whatever_was_lost() -> None:
-    mirror = _mirror({"name": "grid"}, FINITE)
-    mirror._study.ask()  # a coordinator died before it wrote the point
-    assert mirror.orphans([]) == []
-    points = [point for _, point in mirror.ask(1000, 0)]
-    assert len(points) == 24
+    search = _search({"name": "grid"}, FINITE)
+    search.memory.ask(3)  # a coordinator died before it wrote them
+    search.restart()
+    points = [point for _, point in search.ask(1000)]
+    assert len({space.identity(each) for each in points}) == len(points) == 24
 
 
 def test_a_grid_over_conditions_has_no_point_twice() -> None:
-    search = {name: CONDITIONAL[name] for name in ("state_size", "halting", "halting_threshold")}
-    mirror = _mirror({"name": "grid", "points": {"halting_threshold": 5}}, search)
-    assert mirror.trials == 3 * (1 + 5)
-    points = [point for _, point in mirror.ask(1000, 0)]
+    values = {name: CONDITIONAL[name] for name in ("state_size", "halting", "halting_threshold")}
+    search = _search({"name": "grid", "points": {"halting_threshold": 5}}, values)
+    assert search.spec.trials() == 3 * (1 + 5)
+    points = [point for _, point in search.ask(1000)]
     assert len({space.identity(each) for each in points}) == len(points) == 18
 
 
@@ -304,13 +313,13 @@ def test_a_space_too_large_to_list_is_no_list() -> None:
 
 def test_cmaes_models_numbers_alone() -> None:
     numbers = {"lattice_steps", "learning_rate", "similarity_weight"}
-    assert set(proposals.modelled(_mirror({"name": "cmaes"})._spec)) == numbers
+    assert set(proposals.modelled(_search({"name": "cmaes"}).spec)) == numbers
     for name in ("gp", "nsgaii"):
-        assert set(proposals.modelled(_mirror({"name": name})._spec)) == set(SEARCH)
+        assert set(proposals.modelled(_search({"name": name}).spec)) == set(SEARCH)
 
 
 def test_no_model_is_made_of_what_only_some_trials_have() -> None:
     for name in ("cmaes", "gp", "nsgaii"):
-        modelled = proposals.modelled(_mirror({"name": name}, CONDITIONAL)._spec)
+        modelled = proposals.modelled(_search({"name": name}, CONDITIONAL).spec)
         assert "halting_threshold" not in modelled
         assert ("halting" in modelled) == (name != "cmaes")

@@ -10,7 +10,16 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import text
 
-from cubeopt.db import attempts, leader, leases, notices, queue, records
+from cubeopt.db import (
+    attempts,
+    interventions,
+    leader,
+    leases,
+    notices,
+    outcomes,
+    queue,
+    records,
+)
 from cubeopt.db.engine import optuna_url
 from cubeopt.db.tables import EndClass, RunState, StudyState
 from cubeopt.search import mirror
@@ -55,18 +64,66 @@ def test_a_new_coordinator_goes_on_where_the_last_one_died(engine, create, stora
     assert len({tuple(each.params.values()) for each in trials}) == 6
 
 
-def test_a_point_asked_but_not_queued_is_queued_by_the_next_coordinator(engine, create, storage):
+def test_what_optunas_tables_have_beyond_ours_is_told_as_failed_and_no_trial_of_ours(
+    engine, create, storage
+):
     record = create()
     study = optuna.load_study(study_name="tiny", storage=storage)
-    learning_rate = optuna.distributions.FloatDistribution(1e-3, 3e-2, log=True)
-    weight = optuna.distributions.FloatDistribution(0.0, 1.0)
-    whole = study.ask({"learning_rate": learning_rate, "similarity_weight": weight})
-    study.ask({"learning_rate": learning_rate})  # died in the middle of drawing
-    Coordinator(engine, storage).tick()
-    trials = {each.number: each.params for each in records.trials(engine, record.id)}
-    assert trials[0] == whole.params
-    assert 1 not in trials
-    assert study.trials[1].state == TrialState.FAIL
+    study.ask()
+    study.enqueue_trial({"learning_rate": 0.01})
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    coordinator.tick()
+    assert [each.number for each in records.trials(engine, record.id)] == [2, 3, 4, 5]
+    states = [each.state for each in study.trials]
+    assert states == [TrialState.FAIL] * 2 + [TrialState.RUNNING] * 4
+    ours = [each.params for each in records.trials(engine, record.id)]
+    assert [each.params for each in study.trials[2:]] == ours
+
+
+def test_a_retried_trial_runs_again_for_the_sampler_too(engine, create, storage):
+    record = create(sampler={"name": "tpe", "startup_trials": 1})
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    (taken,) = claim(engine, limit=1)
+    lease = leases.Lease(taken.run_id, taken.token)
+    attempts.fail(engine, lease, EndClass.ERROR, "boom", retry_limit=0)
+    coordinator.tick()
+    interventions.retry(engine, record.name, 0)
+    for _ in range(2):
+        coordinator.tick()  # the first one sees it, the second begins anew
+    memory = coordinator._studies[record.id].memory
+    assert 0 in memory.open
+    (taken,) = claim(engine, limit=1)
+    assert taken.trial_number == 0
+    report = leases.EpochReport(taken.run_id, taken.token, 3, 0.25, {})
+    leases.report(engine, [report], lambda question: False)
+    coordinator.tick()
+    assert 0 not in memory.open
+    shown = optuna.load_study(study_name="tiny", storage=storage).trials
+    assert shown[0].state == TrialState.FAIL  # Optuna changes none that has ended
+
+
+def test_a_wish_that_comes_while_points_are_drawn_is_granted_under_its_number(
+    engine, create, storage, monkeypatch
+):
+    record = create()
+    look, wished = outcomes.wishes, []
+
+    def a_moment_too_early(*arguments):
+        seen = look(*arguments)
+        if not wished:
+            wished.append(outcomes.wish(engine, record.id, {"learning_rate": 0.02}))
+        return seen
+
+    monkeypatch.setattr(outcomes, "wishes", a_moment_too_early)
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    assert records.trials(engine, record.id) == []
+    coordinator.tick()
+    trials = records.trials(engine, record.id)
+    assert [each.number for each in trials] == [0, 1, 2, 3]
+    assert [each.params["learning_rate"] == 0.02 for each in trials] == [True, *[False] * 3]
 
 
 def test_the_dashboards_tables_show_what_really_happened(engine, create, work, storage):

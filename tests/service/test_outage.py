@@ -179,7 +179,7 @@ def test_without_a_storage_for_longer_than_the_lease_the_worker_stops_and_nothin
     record = asked()
     after_steps(monkeypatch, {STEPS + STEPS // 2: door.shut})
     told: list[Event] = []
-    with pytest.raises(StorageLostError, match=r"has not answered for \d+ s, and this worker waits"):
+    with pytest.raises(StorageLostError, match=r"not answered for \d+ s, and this worker waits"):
         work(pack=PACK, lease_seconds=2.0, tell=told.append)
     assert [event.what for event in told].count(Happening.ABANDONED) >= 1
     door.open()

@@ -1,0 +1,86 @@
+"""Trials written into Optuna's tables, many in one statement.
+
+Optuna's own storage writes a trial by some thirty statements (12 ms of CPU for four values and five
+epochs). What is written here reads back as what it would have written; a test compares them.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from cubeopt.db.engine import transaction
+
+
+def show(
+    engine: Engine, study_id: int, trials: Sequence[Mapping[str, Any]], ids: Mapping[int, int]
+) -> dict[int, int]:
+    """Write new *trials* of Optuna's study *study_id*, and what is new of those that have *ids*.
+
+    A trial is its number, state, begun and finished (with a time zone), params (name, number and
+    distribution of each), reached (epoch and value), values and attributes (name and JSON of each).
+    Of a trial that Optuna has as ended nothing is changed. Returns the ids of those that have not
+    ended, by number.
+    """
+    if not trials:
+        return {}
+    rows = [{**trial, "trial_id": ids.get(trial["number"])} for trial in trials]
+    values = {"study_id": study_id, "rows": json.dumps(rows, allow_nan=False)}
+    with transaction(engine) as connection:
+        connection.execute(_LOCK, values)
+        return {number: trial_id for number, trial_id in connection.execute(_SHOW, values)}
+
+
+# As Optuna does before it gives a number.
+_LOCK = text("SELECT FROM public.studies WHERE study_id = :study_id FOR UPDATE")
+
+_SHOW = text("""
+    WITH shown AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS shown(
+            trial_id int, number int, state text, begun timestamptz, finished timestamptz,
+            params jsonb, reached jsonb, "values" jsonb, attributes jsonb
+        )
+    ), created AS (
+        INSERT INTO public.trials (number, study_id, state, datetime_start, datetime_complete)
+        SELECT number, :study_id, CAST(state AS public.trialstate), begun AT TIME ZONE 'UTC',
+            finished AT TIME ZONE 'UTC'
+        FROM shown WHERE trial_id IS NULL ORDER BY number
+        RETURNING trial_id, number
+    ), moved AS (
+        UPDATE public.trials trial
+        SET state = CAST(shown.state AS public.trialstate),
+            datetime_complete = shown.finished AT TIME ZONE 'UTC'
+        FROM shown
+        WHERE trial.trial_id = shown.trial_id AND trial.state IN ('RUNNING', 'WAITING')
+        RETURNING trial.trial_id, trial.number
+    ), open AS (
+        SELECT * FROM created UNION ALL SELECT * FROM moved
+    ), params AS (
+        INSERT INTO public.trial_params (trial_id, param_name, param_value, distribution_json)
+        SELECT created.trial_id, each->>0, CAST(each->>1 AS float), each->>2
+        FROM created JOIN shown USING (number),
+            jsonb_array_elements(params) WITH ORDINALITY AS each(each, place)
+        ORDER BY created.number, place
+    ), reached AS (
+        INSERT INTO public.trial_intermediate_values (
+            trial_id, step, intermediate_value, intermediate_value_type
+        )
+        SELECT open.trial_id, CAST(each->>0 AS int), CAST(each->>1 AS float), 'FINITE'
+        FROM open JOIN shown USING (number), jsonb_array_elements(reached) AS each
+        ON CONFLICT (trial_id, step) DO NOTHING
+    ), given AS (
+        INSERT INTO public.trial_values (trial_id, objective, value, value_type)
+        SELECT open.trial_id, place - 1, CAST(each AS float), 'FINITE'
+        FROM open JOIN shown USING (number),
+            jsonb_array_elements("values") WITH ORDINALITY AS each(each, place)
+        ON CONFLICT (trial_id, objective) DO NOTHING
+    ), noted AS (
+        INSERT INTO public.trial_system_attributes (trial_id, key, value_json)
+        SELECT open.trial_id, each->>0, each->>1
+        FROM open JOIN shown USING (number), jsonb_array_elements(attributes) AS each
+        ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
+    )
+    SELECT open.number, open.trial_id FROM open JOIN shown USING (number)
+    WHERE shown.state IN ('RUNNING', 'WAITING')
+""")
