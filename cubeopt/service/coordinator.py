@@ -121,10 +121,12 @@ class Coordinator:
         reason = breaker.trip(self._engine, record.id, _FAILURES_IN_A_ROW)
         if reason is not None:
             logger.warning("study %s failed: %s", record.name, reason)
+            self._show_all(record, opened)
             return False
         spent = budgets.spent(self._engine, record.id, record.spec)
         if spent is not None:
             self._close(record, spent)
+            self._show_all(record, opened)
             return False
         self._ask(record, opened, standing)
         behind = self._show(record, opened)
@@ -144,8 +146,7 @@ class Coordinator:
         held = any(
             records.counts(self._engine, record.id, kind)[RunState.RUNNING] for kind in RunKind
         )
-        while self._show(record, self._leaving[record.id]):
-            pass
+        self._show_all(record, self._leaving[record.id])
         if not held:
             del self._leaving[record.id]
 
@@ -168,6 +169,10 @@ class Coordinator:
         opened.mirror.show(news)
         outcomes.mark_mirrored(self._engine, record.id, news)
         return len(news) == _SHOWN
+
+    def _show_all(self, record: StudyRecord, opened: _Opened) -> None:
+        while self._show(record, opened):
+            pass
 
     def _ask(self, record: StudyRecord, opened: _Opened, standing: Standing) -> None:
         """Keep enough trials waiting that no worker has to wait for a sampler."""
