@@ -107,6 +107,14 @@ class Gp(_Sampler):
     deterministic: bool = False  # whether the same point always has the same value
 
 
+class Mfgp(_Sampler):
+    """A Gaussian process over points and epochs: every rung of every trial teaches it."""
+
+    name: Literal["mfgp"] = "mfgp"
+    startup_trials: Count = 10  # that came to a rung, until when points are drawn at random
+    candidates: Annotated[int, Field(ge=1)] = 1000  # points compared for a proposal
+
+
 class Nsgaii(_Sampler):
     """NSGA-II: generations of trials, crossed and mutated."""
 
@@ -130,7 +138,7 @@ class Nsgaii(_Sampler):
 
 _SAMPLERS: dict[str, type[_Sampler]] = {
     str(each.model_fields["name"].default): each
-    for each in (Tpe, Random, Qmc, Grid, Cmaes, Gp, Nsgaii)
+    for each in (Tpe, Random, Qmc, Grid, Cmaes, Gp, Mfgp, Nsgaii)
 }
 NAMES = tuple(_SAMPLERS)
 
@@ -153,7 +161,7 @@ def _known(section: Any) -> Any:
 
 
 Sampler = Annotated[
-    Annotated[Tpe | Random | Qmc | Grid | Cmaes | Gp | Nsgaii, Field(discriminator="name")],
+    Annotated[Tpe | Random | Qmc | Grid | Cmaes | Gp | Mfgp | Nsgaii, Field(discriminator="name")],
     BeforeValidator(_known),
 ]
 
