@@ -1,19 +1,21 @@
 """`cubeopt bench`: what things cost on this machine."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cubeopt import settings
-from cubeopt.cli.options import Gpu, Json, Storage
+from cubeopt.cli.options import Gpu, Json, Storage, connected, stopping
 from cubeopt.cli.printing import cell, error_console, facts, print_json, say, table
 from cubeopt.errors import InputError
 
 if TYPE_CHECKING:
-    from cubeopt.bench import feeding
+    from cubeopt.bench import feeding, searching
     from cubeopt.bench.measuring import Figure
 
+_INTERRUPTED = 130
 _ROWS, _WIDTH = 10_000, 768  # of random content
 
 app = typer.Typer(
@@ -196,3 +198,110 @@ def _print_figures(about: Mapping[str, Any], figures: "Sequence[Figure]") -> Non
                 for each in rows
             ],
         )
+
+
+@app.command(
+    short_help="How soon our search comes near the best of a table, beside Optuna's.",
+    epilog="\b\nExample: cubeopt bench search --seeds 50 --workers 4",
+)
+def search(
+    file: Annotated[
+        Path | None,
+        typer.Option("--table", metavar="FILE", help="Learning curves; else those that ship."),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=10_000, metavar="N", help="Replays of each method.")
+    ] = 50,
+    workers: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="That train at the same time.")
+    ] = 4,
+    as_json: Json = False,
+) -> None:
+    """Replay a table of real learning curves in simulated time, with our search and Optuna's.
+
+    The time counts until a training to the last epoch is within 1 % of the best of the table.
+    """
+    with stopping() as stop:
+        from rich.progress import Progress
+
+        from cubeopt.bench import curves, searching
+
+        loaded = curves.read(file or curves.COMMITTED)
+        console = error_console()
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = progress.add_task("replays", total=None)
+
+            def show(done: int, total: int) -> None:
+                progress.update(bar, completed=done, total=total)
+
+            report = searching.measure(loaded, seeds, workers, stop, show)
+    if report is None:
+        raise typer.Exit(_INTERRUPTED)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        _print_search(report)
+
+
+def _print_search(report: "searching.Report") -> None:
+    facts({**report.table, "seeds": report.seeds, "workers": report.workers}, as_json=False)
+    columns = ["method", "median", "low", "high", "of the best other", "missed", "at any epoch"]
+    table(
+        "simulated seconds until a last epoch is within 1 % of the best (median and quartiles)",
+        [*columns, "epochs"],
+        [
+            [
+                *(each.method, each.seconds, each.low, each.high, report.ratio_of(each)),
+                *(f"{100.0 * each.missed:.0f} %", each.any_epoch, each.epochs),
+            ]
+            for each in report.outcomes
+        ],
+    )
+    table(
+        "the best value so far, % worse than the best of the table (median)",
+        ["method", *(f"after {look:.3g} s" for look in report.looks)],
+        [[each.method, *map(_percent, each.regret)] for each in report.outcomes],
+    )
+    ours, met = cell(report.ratio), "met" if report.met else "missed"
+    say(f"ours / {report.best_other}: {ours}, goal at most {report.goal}: {met}")
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100.0 * share
+
+
+@app.command(
+    short_help="Make the table of learning curves that `bench search` replays.",
+    epilog="\b\nExample: cubeopt bench curves curves -o curves.json.xz",
+)
+def curves(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="A study that pruned nothing.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where the table goes.")
+    ] = Path("curves.json.xz"),
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Write every learning curve of a study without rungs, with what an epoch of each shape takes.
+
+    studies/curves.yaml says how the table that ships was made.
+    """
+    loaded = settings.load(storage)
+    with connected(loaded) as engine:
+        from rich.status import Status
+
+        from cubeopt.bench import collecting
+        from cubeopt.bench import curves as tables
+
+        with Status("reading", console=error_console()) as status:
+            found, left_out = collecting.collect(engine, loaded, name, status.update)
+    tables.write(found, output)
+    row = {
+        "file": str(output.resolve()),
+        "bytes": output.stat().st_size,
+        "configurations": len(found.rows),
+        "epochs": found.epochs,
+        "failed, left out": left_out,
+        "best": found.best,
+    }
+    facts(row, as_json)

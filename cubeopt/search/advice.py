@@ -1,7 +1,7 @@
 """What a person should know of a study before it runs: what it will not do."""
 
 from cubeopt.search.proposals import modelled
-from cubeopt.search.samplers import Cmaes, Gp, Grid, Nsgaii, Tpe
+from cubeopt.search.samplers import Cmaes, Gp, Grid, Mfgp, Nsgaii, Tpe
 from cubeopt.search.study import StudySpec
 
 
@@ -130,11 +130,11 @@ def _promoted(spec: StudySpec) -> str | None:
 
 def _bounds(spec: StudySpec) -> str | None:
     """Constraints that the sampler does not look at, though it learns."""
-    if not spec.constraints or not isinstance(spec.sampler, Cmaes):
+    if not spec.constraints or not isinstance(spec.sampler, Cmaes | Mfgp):
         return None
     return (
-        "cmaes does not look at constraints: it learns from a trial that breaks one as from any "
-        "other; tpe, gp and nsgaii keep away"
+        f"{spec.sampler.name} does not look at constraints: it learns from a trial that breaks one "
+        "as from any other; tpe, gp and nsgaii keep away"
     )
 
 

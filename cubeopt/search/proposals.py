@@ -17,8 +17,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
-from cubeopt.search import samplers, space
-from cubeopt.search.samplers import Cmaes, Gp, Grid, Nsgaii, Qmc, Tpe
+from cubeopt.search import multifidelity, samplers, space
+from cubeopt.search.samplers import Cmaes, Gp, Grid, Mfgp, Nsgaii, Qmc, Tpe
 from cubeopt.search.space import Point
 from cubeopt.search.study import StudySpec
 
@@ -73,6 +73,8 @@ def candidates(study: Study, trial: FrozenTrial, spec: StudySpec, asked: int) ->
     assert not isinstance(chosen, Grid)
     if isinstance(chosen, Qmc):
         return _sequence(spec, chosen, asked)
+    if isinstance(chosen, Mfgp):
+        return multifidelity.points(study, trial, spec, chosen, asked)
     sampler = samplers.build(chosen, asked, spec.conditional)
     return _sampled(study, trial, spec, sampler, _together(study, trial, spec, sampler))
 
@@ -98,10 +100,10 @@ def granted(
 ) -> Point:
     """A point with the values of *wish*; what it leaves open is drawn by the sampler.
 
-    A grid and a sequence have no say in it: there the rest is drawn at random.
+    A grid, a sequence and mfgp have no say in it: there the rest is drawn at random.
     """
     chosen = spec.sampler
-    if isinstance(chosen, Grid | Qmc):
+    if isinstance(chosen, Grid | Qmc | Mfgp):
         sampler: BaseSampler = RandomSampler(seed=samplers.seed(chosen, asked))
         return next(_sampled(study, trial, spec, sampler, {}, wish))
     sampler = samplers.build(chosen, asked, spec.conditional)

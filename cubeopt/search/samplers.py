@@ -107,6 +107,16 @@ class Gp(_Sampler):
     deterministic: bool = False  # whether the same point always has the same value
 
 
+class Mfgp(_Sampler):
+    """A Gaussian process over points and epochs: every rung of every trial teaches it."""
+
+    name: Literal["mfgp"] = "mfgp"
+    # That came to a rung, until when points are drawn at random. Fewer than of TPE: a model that
+    # knows of a smooth trend needs few, and while they train more have been asked for.
+    startup_trials: Count = 5
+    candidates: Annotated[int, Field(ge=1)] = 1000  # points compared for a proposal
+
+
 class Nsgaii(_Sampler):
     """NSGA-II: generations of trials, crossed and mutated."""
 
@@ -130,7 +140,7 @@ class Nsgaii(_Sampler):
 
 _SAMPLERS: dict[str, type[_Sampler]] = {
     str(each.model_fields["name"].default): each
-    for each in (Tpe, Random, Qmc, Grid, Cmaes, Gp, Nsgaii)
+    for each in (Tpe, Random, Qmc, Grid, Cmaes, Gp, Mfgp, Nsgaii)
 }
 NAMES = tuple(_SAMPLERS)
 
@@ -153,7 +163,7 @@ def _known(section: Any) -> Any:
 
 
 Sampler = Annotated[
-    Annotated[Tpe | Random | Qmc | Grid | Cmaes | Gp | Nsgaii, Field(discriminator="name")],
+    Annotated[Tpe | Random | Qmc | Grid | Cmaes | Gp | Mfgp | Nsgaii, Field(discriminator="name")],
     BeforeValidator(_known),
 ]
 

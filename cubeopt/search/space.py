@@ -180,3 +180,32 @@ def at(distribution: BaseDistribution, share: float) -> Any:
     if isinstance(distribution, IntDistribution):
         value = round(value)
     return min(max(value, distribution.low), distribution.high)
+
+
+def share(distribution: BaseDistribution, value: Any) -> float:
+    """The share of the *distribution* below *value*; the reverse of `at`.
+
+    Of a choice, the middle of its share.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return (distribution.choices.index(value) + 0.5) / len(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = float(distribution.low), float(distribution.high)
+    if distribution.log:
+        return math.log(float(value) / low) / math.log(high / low)
+    return (float(value) - low) / (high - low)
+
+
+def place(distributions: Mapping[str, BaseDistribution], point: Mapping[str, Any]) -> list[float]:
+    """*point* as coordinates: shares of intervals, and different choices 1 apart.
+
+    A value that it lacks lies in the middle.
+    """
+    found: list[float] = []
+    for name, distribution in sorted(distributions.items()):
+        if isinstance(distribution, CategoricalDistribution):
+            chosen = point.get(name)
+            found += [math.sqrt(0.5) * (chosen == each) for each in distribution.choices]
+        else:
+            found.append(share(distribution, point[name]) if name in point else 0.5)
+    return found

@@ -17,7 +17,7 @@ from cubeopt import trial
 from cubeopt.errors import ConfigError, StudyError
 from cubeopt.search import configuration, objective, samplers, space
 from cubeopt.search.objective import Constraints, Goal, Objective
-from cubeopt.search.samplers import Cmaes, Grid, Sampler, Tpe
+from cubeopt.search.samplers import Cmaes, Grid, Mfgp, Sampler, Tpe
 from cubeopt.search.space import Point, Range, Section
 from cubeopt.trial import TrialSpec
 
@@ -324,6 +324,11 @@ def _check_constraints(spec: StudySpec, base: TrialSpec, where: str) -> None:
 
 def _check_sampler(spec: StudySpec, where: str) -> None:
     """What a sampler asks of the objective and of the space."""
+    if isinstance(spec.sampler, Cmaes | Mfgp) and spec.objective.second is not None:
+        raise StudyError(
+            f"{where}: sampler {spec.sampler.name} takes one objective, not two "
+            f"({' and '.join(spec.objective.names)}); take tpe, gp or nsgaii"
+        )
     if isinstance(spec.sampler, Cmaes):
         _check_cmaes(spec, where)
     if not isinstance(spec.sampler, Grid):
@@ -348,11 +353,6 @@ def _check_sampler(spec: StudySpec, where: str) -> None:
 
 
 def _check_cmaes(spec: StudySpec, where: str) -> None:
-    if spec.objective.second is not None:
-        raise StudyError(
-            f"{where}: sampler cmaes takes one objective, not two "
-            f"({' and '.join(spec.objective.names)}); take tpe, gp or nsgaii"
-        )
     numbers = [each for each in spec.search.values() if each.choices is None and not each.when]
     if len(numbers) < 2:
         raise StudyError(

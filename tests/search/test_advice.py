@@ -136,11 +136,12 @@ def test_what_tpe_does_not_see_of_two_objectives_is_told() -> None:
     assert _notes({"name": "tpe"}, **both, rungs={"rule": "none"}) == []
 
 
-def test_a_sampler_that_learns_but_not_from_constraints_is_told() -> None:
+@pytest.mark.parametrize("name", ["cmaes", "mfgp"])
+def test_a_sampler_that_learns_but_not_from_constraints_is_told(name: str) -> None:
     bounds = {"constraints": ["usage_min >= 0.05"]}
-    (note,) = _notes({"name": "cmaes"}, **bounds)
+    (note,) = _notes({"name": name}, **bounds)
     assert note == (
-        "cmaes does not look at constraints: it learns from a trial that breaks one as from any "
+        f"{name} does not look at constraints: it learns from a trial that breaks one as from any "
         "other; tpe, gp and nsgaii keep away"
     )
     assert _notes({"name": "tpe"}, **bounds) == _notes({"name": "random"}, **bounds) == []

@@ -36,6 +36,7 @@ SAMPLERS = {
     "tpe": {"startup_trials": 4},
     "univariate": {"startup_trials": 4, "multivariate": False},
     "random": {"name": "random"},
+    "mfgp": {"name": "mfgp", "startup_trials": 4, "candidates": 50},
     "sobol": {"name": "qmc"},
     "halton": {"name": "qmc", "sequence": "halton", "scramble": False},
     "grid": {

@@ -50,7 +50,7 @@ def test_every_option_survives_its_way_through_the_storage(options: dict[str, An
         (
             {"name": "annealing"},
             "sampler: no sampler is called 'annealing'; there are tpe, random, qmc, grid, cmaes, "
-            "gp, nsgaii",
+            "gp, mfgp, nsgaii",
         ),
         ({"name": "qcm"}, "sampler: no sampler is called 'qcm'; did you mean 'qmc'?; there are"),
         ({"name": 3}, "sampler: no sampler is called 3; there are tpe"),
