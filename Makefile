@@ -5,6 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
+# Real processes, killed and stopped: beside others they would take too long.
+ALONE := tests/acceptance tests/chaos
+
 .PHONY: help quickstart test chaos lint types contracts check clean
 
 help:
@@ -30,10 +33,11 @@ quickstart: .venv/installed
 	@bash studies/quickstart.sh $(BIN)/cubeopt
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile $(ALONE:%=--ignore %)
+	$(BIN)/python -m pytest $(ALONE)
 
 chaos: .venv/installed-dev
-	$(BIN)/python -m pytest tests/acceptance tests/chaos -m long -s
+	$(BIN)/python -m pytest $(ALONE) -m long -s
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

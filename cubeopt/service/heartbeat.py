@@ -38,8 +38,7 @@ class Heartbeat(Companion):
         self._leases: dict[int, Lease] = {}
         self._lost: set[Lease] = set()
         self._guard = threading.Lock()
-        self._heard = time.monotonic()  # when the last beat that was heard was sent
-        self._unheard = False
+        self._silent_since: float | None = None  # when first it did not answer somebody
 
     def hold(self, held: Iterable[Lease]) -> None:
         """Extend these leases from now on."""
@@ -68,12 +67,17 @@ class Heartbeat(Companion):
     @property
     def unheard(self) -> bool:
         """Whether the storage did not answer the last time that somebody asked."""
-        return self._unheard
+        return self._silent_since is not None
 
     @property
     def silence(self) -> float:
-        """Seconds for which the storage has not answered; 0 while it does."""
-        return time.monotonic() - self._heard if self._unheard else 0.0
+        """Seconds for which the storage has not answered; 0 while it does.
+
+        They begin when somebody asked: a worker that was stopped, or its machine suspended, has not
+        been without a storage meanwhile.
+        """
+        since = self._silent_since
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def outlived(self) -> bool:
@@ -82,31 +86,37 @@ class Heartbeat(Companion):
 
     def alarm(self) -> None:
         """The storage did not answer somebody: look at once."""
-        self._unheard = True
+        self._fall_silent()
         self._woken.set()
 
     def _run(self) -> None:
         failing = False
         while self._rest(_AGAIN_SECONDS if failing else self._seconds / _BEATS):
-            held, sent = self.held(), time.monotonic()
+            held = self.held()
             try:
                 ours = leases.beat(self._engine, self._worker_id, held, self._seconds)
             except StorageError as error:
                 # If a lease expires meanwhile, fencing keeps us out.
                 if not failing:
                     logger.warning("heartbeat failed; training goes on: %s", error)
-                failing = self._unheard = True
+                failing = True
+                self._fall_silent()
                 self._revive()
                 continue
             if failing:
-                logger.warning("the storage answers again, after %.0f s", sent - self._heard)
-            self._heard, failing, self._unheard = sent, False, False
+                logger.warning("the storage answers again, after %.0f s", self.silence)
+            failing, self._silent_since = False, None
             with self._guard:
                 self._lost |= {
                     lease
                     for lease in held
                     if lease.run_id not in ours and self._leases.get(lease.run_id) == lease
                 }
+
+    def _fall_silent(self) -> None:
+        with self._guard:
+            if self._silent_since is None:
+                self._silent_since = time.monotonic()
 
     def _revive(self) -> None:
         if self._pg_dir is None:

@@ -128,3 +128,19 @@ def test_a_database_that_is_away_for_a_moment_costs_no_lease(engine, study, work
     assert [run.state for run in runs].count(RunState.RUNNING) == 2
     assert {each.end_class for each in records.attempts(engine, study.id)} == {None}
     assert EndClass.LOST not in {run.end_class for run in runs}
+
+
+def test_a_worker_that_was_asleep_was_not_without_a_storage(engine, study, worker, monkeypatch):
+    held = claim(engine, worker)
+    with Heartbeat(engine, worker, 60.0) as heart:
+        heart.hold(held)
+        asleep = time.monotonic() + 3600
+        monkeypatch.setattr(time, "monotonic", lambda: asleep)
+        heart.alarm()  # a connection that broke meanwhile
+        assert not heart.outlived
+        until_heard = 200
+        while heart.unheard and until_heard:
+            time.sleep(0.02)
+            until_heard -= 1
+        assert not heart.unheard
+        assert heart.silence == 0.0
