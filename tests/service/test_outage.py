@@ -216,6 +216,35 @@ def test_a_worker_that_may_wait_outlives_an_outage_longer_than_its_lease(
     assert len(started) > PACK
 
 
+def test_what_breaks_while_the_storage_is_gone_is_trained_again_and_held_by_nobody(
+    engine: Engine,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    door: Door,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two runs that joined the pack later: their leases are not those it began with."""
+    rungs = {**RUNGS, "rule": "none"}
+    calm = asked(name="calm", rungs=rungs)
+    work(pack=PACK // 2)
+    record = asked(rungs=rungs)
+
+    def breaks() -> None:
+        door.shut()
+        threading.Timer(0.5, door.open).start()
+        raise RuntimeError("a device that trembled")
+
+    stop = threading.Event()
+    guard = threading.Timer(300.0, stop.set)
+    guard.start()
+    after_steps(monkeypatch, {3 * STEPS + STEPS // 2: breaks})
+    work(stop, pack=PACK // 2, lease_seconds=2.0, outage_seconds=600.0)
+    guard.cancel()
+    assert found(engine, record) == found(engine, calm)
+    ends = [each.end_class for each in records.attempts(engine, record.id)]
+    assert ends == [EndClass.DONE] * 2 + [EndClass.LOST] * 2 + [EndClass.DONE] * 2
+
+
 def test_a_worker_told_to_leave_while_the_storage_is_gone_leaves(
     engine: Engine,
     asked: Callable[..., StudyRecord],
