@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from cubeopt.db import queue, records
 from cubeopt.db.engine import optuna_url
+from cubeopt.db.queue import Claim
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import EndClass, RunState, StudyState
 from cubeopt.errors import CheckpointError, StorageLostError
@@ -243,6 +244,33 @@ def test_what_breaks_while_the_storage_is_gone_is_trained_again_and_held_by_nobo
     assert found(engine, record) == found(engine, calm)
     ends = [each.end_class for each in records.attempts(engine, record.id)]
     assert ends == [EndClass.DONE] * 2 + [EndClass.LOST] * 2 + [EndClass.DONE] * 2
+
+
+def test_a_run_whose_report_breaks_while_the_storage_is_gone_takes_no_epoch_from_others(
+    engine: Engine,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    door: Door,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rungs = {**RUNGS, "rule": "none"}
+    calm = asked(name="calm", rungs=rungs)
+    work(pack=PACK)
+    record = asked(rungs=rungs)
+    put, broken = Shelf.put, []
+
+    def breaks(self: Shelf, run: PackRun, claim: Claim, slot: int, *rest: Any) -> str:
+        if run.steps_done(slot) == 2 * STEPS and not broken:  # the first of four
+            broken.append(claim.trial_number)
+            raise RuntimeError("no such layer")
+        return put(self, run, claim, slot, *rest)
+
+    monkeypatch.setattr(Shelf, "put", breaks)
+    timer = threading.Timer(0.5, door.open)
+    after_steps(monkeypatch, {STEPS + STEPS // 2: door.shut, 2 * STEPS: timer.start})
+    work(pack=PACK, lease_seconds=4.0, outage_seconds=600.0)
+    assert broken == [0]
+    assert found(engine, record) == found(engine, calm)
 
 
 def test_a_worker_told_to_leave_while_the_storage_is_gone_leaves(
