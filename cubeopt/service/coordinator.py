@@ -93,7 +93,9 @@ class Coordinator:
         lost = queue.reap(self._engine, settling_seconds=_SETTLING_SECONDS)
         if lost:
             logger.warning("leases expired, runs returned to the queue: %s", lost)
-        for record in records.studies(self._engine):
+        found = records.studies(self._engine)
+        self._forget_all_but({each.id for each in found})
+        for record in found:
             try:
                 if record.state == StudyState.RUNNING:
                     behind |= self._advance(record)
@@ -103,6 +105,12 @@ class Coordinator:
                 if any(each.id == record.id for each in records.studies(self._engine)):
                     raise
         return behind
+
+    def _forget_all_but(self, study_ids: set[int]) -> None:
+        """A study that was deleted leaves nothing in here."""
+        for study_id in {*self._studies, *self._leaving, *self._complete} - study_ids:
+            for known in (self._studies, self._leaving, self._complete):
+                known.pop(study_id, None)
 
     def _advance(self, record: StudyRecord) -> bool:
         try:

@@ -16,11 +16,13 @@ from cubeopt.db import (
     leader,
     leases,
     notices,
+    orders,
     outcomes,
     queue,
     records,
 )
 from cubeopt.db.engine import optuna_url
+from cubeopt.db.orders import Order
 from cubeopt.db.tables import EndClass, RunState, StudyState
 from cubeopt.search import mirror
 from cubeopt.service.coordinator import Coordinator
@@ -328,6 +330,22 @@ def test_a_sampler_that_the_coordinator_lacks_fails_its_study_and_no_other(
     assert lacking.state == StudyState.FAILED
     assert lacking.state_reason.startswith("sampler qmc needs scipy, not installed here; install")
     assert records.counts(engine, other.id)[RunState.WAITING] == 4
+
+
+def test_a_deleted_study_leaves_nothing_in_a_coordinator(engine, create, storage):
+    kept = create(name="kept", promotion={"reduction_factor": 2.0})
+    for name in ("stopped", "fresh"):
+        create(name=name, promotion={"reduction_factor": 2.0})
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    claim(engine, 12)
+    orders.steer(engine, "stopped", Order.STOP)
+    coordinator.tick()  # workers hold runs of it
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM cubeopt.studies WHERE name <> 'kept'"))
+    coordinator.tick()
+    remembered = coordinator._studies, coordinator._leaving, coordinator._complete
+    assert [list(each) for each in remembered] == [[kept.id], [], [kept.id]]
 
 
 def test_deciding_does_not_load_torch():
