@@ -348,6 +348,27 @@ def test_a_deleted_study_leaves_nothing_in_a_coordinator(engine, create, storage
     assert [list(each) for each in remembered] == [[kept.id], [], [kept.id]]
 
 
+def test_a_study_deleted_while_its_results_are_shown_stops_no_coordinator(
+    engine, create, storage, monkeypatch
+):
+    """Between the reading of our rows and the writing of Optuna's, all of it goes."""
+    create(name="deleted")
+    kept = create(name="kept")
+    coordinator, unmirrored = Coordinator(engine, storage), outcomes.unmirrored
+
+    def deletes(engine, study_id, *rest):
+        found = unmirrored(engine, study_id, *rest)
+        if study_id != kept.id:
+            orders.delete(engine, "deleted")
+            mirror.remove(optuna_url(engine), "deleted")
+        return found
+
+    monkeypatch.setattr(outcomes, "unmirrored", deletes)
+    coordinator.tick()
+    assert [each.id for each in records.studies(engine)] == [kept.id]
+    assert records.counts(engine, kept.id)[RunState.WAITING] == 4
+
+
 def test_deciding_does_not_load_torch():
     modules = "cubeopt.service.coordinator, cubeopt.report.summary"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
