@@ -297,6 +297,27 @@ def test_a_spent_budget_ends_the_study_and_the_dashboard_has_what_came_after(
     assert not outcomes.unmirrored(engine, record.id)
 
 
+def test_what_comes_after_the_end_of_a_study_is_shown_by_the_next_coordinator(
+    engine, create, storage
+):
+    record = create(budget={"epochs": 3})
+    Coordinator(engine, storage).tick()
+    claims = claim(engine)
+    reports = [leases.EpochReport(each.run_id, each.token, 1, 0.5, {}) for each in claims]
+    leases.report(engine, reports, lambda _: False)
+    Coordinator(engine, storage).tick()  # the last look of a leader
+    assert records.study(engine, record.name).state is StudyState.COMPLETE
+    attempts.release(engine, [leases.Lease(each.run_id, each.token) for each in claims[1:]])
+    last = leases.EpochReport(claims[0].run_id, claims[0].token, 2, 0.25, {})
+    after = Coordinator(engine, storage)
+    after.tick()
+    leases.report(engine, [last], lambda _: True)
+    after.tick()
+    shown = optuna.load_study(study_name="tiny", storage=storage).trials[0]
+    assert (shown.state, shown.value) == (TrialState.PRUNED, 0.25)
+    assert not outcomes.unmirrored(engine, record.id)
+
+
 def test_when_the_hours_are_over_the_study_ends_and_its_workers_are_woken(engine, create, storage):
     record = create(budget={"hours": 1.5, "trials": 6})
     ago = "clock_timestamp() - interval '2 h'"
