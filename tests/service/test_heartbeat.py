@@ -128,3 +128,20 @@ def test_a_database_that_is_away_for_a_moment_costs_no_lease(engine, study, work
     assert [run.state for run in runs].count(RunState.RUNNING) == 2
     assert {each.end_class for each in records.attempts(engine, study.id)} == {None}
     assert EndClass.LOST not in {run.end_class for run in runs}
+
+
+@pytest.mark.parametrize(("lease_seconds", "pause"), [(8.0, 2.0), (60.0, 15.0), (86400.0, 15.0)])
+def test_a_worker_with_a_long_lease_is_not_taken_for_gone(
+    engine, worker, monkeypatch, lease_seconds, pause
+):
+    """The coordinator notes as gone who has not beaten for a minute."""
+    rests = []
+
+    def rest(self, seconds):
+        rests.append(seconds)
+        return len(rests) < 3
+
+    monkeypatch.setattr(Heartbeat, "_rest", rest)
+    with Heartbeat(engine, worker, lease_seconds):
+        until(lambda: len(rests) == 3)
+    assert rests == [pause] * 3
