@@ -33,7 +33,7 @@ _WORDS = {
     Happening.ERROR: "error",
     Happening.RELEASED: "given back",
     Happening.LET_GO: "let go (a person ended it, or another worker has it)",
-    Happening.ABANDONED: "given up: the storage has not answered for longer than its lease",
+    Happening.ABANDONED: "given up: the storage does not answer, and its lease expires",
 }
 
 

@@ -25,7 +25,8 @@ def release(
 
     A *suspect* was in a pack that broke with *error*: it is trained alone until it has recorded an
     epoch, so that the one at fault is found and the others lose nothing. A *checkpoint*, of a
-    single lease, was made in the course of the epoch that follows the last one recorded.
+    single lease, was made in the course of the epoch that follows the last one recorded; a release
+    with one that comes again, because its answer was lost, is answered as the first time.
     """
     assert checkpoint is None or len(leases) == 1, "a checkpoint is of one run"
     values = {
@@ -55,6 +56,8 @@ _RELEASE = text(f"""
         FROM returned WHERE attempt.run_id = returned.id AND attempt.token = returned.token
     )
     SELECT id FROM returned
+    UNION
+    SELECT id FROM cubeopt.runs WHERE id = ANY(:run_ids) AND checkpoint = :checkpoint
 """)
 
 

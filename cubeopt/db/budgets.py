@@ -118,13 +118,14 @@ RAN_SECONDS = """(
 )"""
 
 # The attempts of a worker as one set of stretches of time, so that those side by side in its packs
-# count once. One that has not ended lasts until now, or until its lease expired.
+# count once. One that has not ended lasts until now, or until its lease expired. None ends before
+# it began, also where the clock of the database was set back meanwhile.
 _DEVICE_SECONDS = """
     SELECT coalesce(sum(extract(epoch FROM upper(stretch) - lower(stretch))), 0)
     FROM (
-        SELECT unnest(range_agg(tstzrange(attempt.started_at, coalesce(
-            attempt.ended_at,
-            greatest(attempt.started_at, least(clock_timestamp(), run.lease_expires_at))
+        SELECT unnest(range_agg(tstzrange(attempt.started_at, greatest(
+            attempt.started_at,
+            coalesce(attempt.ended_at, least(clock_timestamp(), run.lease_expires_at))
         )))) AS stretch
         FROM cubeopt.attempts attempt JOIN cubeopt.runs run ON run.id = attempt.run_id
         WHERE run.study_id = study.id

@@ -34,15 +34,22 @@ def prune(engine: Engine, study: str, number: int) -> bool:
     return _act(engine, _PRUNE, study, number, RunState.PRUNED)
 
 
-# The token stays, but the run is not 'running' any more: its worker can write nothing to it.
+# The token stays, but the run is not 'running' any more: its worker can write nothing to it. Rows are
+# locked in the order in which reports and heartbeats lock them, for a pack may hold several.
 _PRUNE = text("""
-    WITH moved AS (
+    WITH open AS MATERIALIZED (
+        SELECT run.id
+        FROM cubeopt.runs run JOIN cubeopt.trials trial ON trial.id = run.trial_id
+            JOIN cubeopt.studies study ON study.id = trial.study_id
+        WHERE study.name = :study AND trial.number = :number
+            AND run.state IN ('waiting', 'running')
+        ORDER BY run.id
+        FOR UPDATE OF run
+    ), moved AS (
         UPDATE cubeopt.runs run
         SET state = 'pruned', worker_id = NULL, lease_expires_at = NULL,
             finished_at = clock_timestamp()
-        FROM cubeopt.trials trial JOIN cubeopt.studies study ON study.id = trial.study_id
-        WHERE study.name = :study AND trial.number = :number AND run.trial_id = trial.id
-            AND run.state IN ('waiting', 'running')
+        FROM open WHERE run.id = open.id
         RETURNING run.id, run.trial_id, run.token, run.kind, run.epoch, run.value
     ), ended AS (
         UPDATE cubeopt.attempts attempt SET ended_at = clock_timestamp(), end_class = 'pruned'

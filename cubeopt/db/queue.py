@@ -158,6 +158,7 @@ def promote(
         return connection.execute(_PROMOTE, values).rowcount
 
 
+# A conflict uses up an id, and by ids OVERTAKERS counts: what is there is not tried again.
 _PROMOTE = text("""
     INSERT INTO cubeopt.runs (
         trial_id, study_id, kind, replicate, priority, spec, pack_key, target_epochs, width, epoch,
@@ -176,6 +177,10 @@ _PROMOTE = text("""
         LEFT JOIN cubeopt.runs begun ON begun.id = short.id AND nth = 0
     WHERE trial.study_id = :study_id AND trial.number = ANY(:numbers)
         AND short.kind = 'short' AND short.state = 'complete'
+        AND NOT EXISTS (
+            SELECT FROM cubeopt.runs
+            WHERE trial_id = short.trial_id AND kind = 'full' AND replicate = nth
+        )
     ORDER BY trial.number, nth
     ON CONFLICT (trial_id, kind, replicate) DO NOTHING
 """)

@@ -21,19 +21,20 @@ def show(
     A trial is its number, state, begun and finished (with a time zone), params (name, number and
     distribution of each), reached (epoch and value), values and attributes (name and JSON of each).
     Of a trial that Optuna has as ended nothing is changed. Returns the ids of those that have not
-    ended, by number.
+    ended, by number. Raises KeyError, as Optuna would, when somebody has deleted the study.
     """
     if not trials:
         return {}
     rows = [{**trial, "trial_id": ids.get(trial["number"])} for trial in trials]
     values = {"study_id": study_id, "rows": json.dumps(rows, allow_nan=False)}
     with transaction(engine) as connection:
-        connection.execute(_LOCK, values)
+        if connection.execute(_LOCK, values).first() is None:
+            raise KeyError(f"Optuna has no study {study_id}")
         return {number: trial_id for number, trial_id in connection.execute(_SHOW, values)}
 
 
 # As Optuna does before it gives a number.
-_LOCK = text("SELECT FROM public.studies WHERE study_id = :study_id FOR UPDATE")
+_LOCK = text("SELECT study_id FROM public.studies WHERE study_id = :study_id FOR UPDATE")
 
 _SHOW = text("""
     WITH shown AS MATERIALIZED (

@@ -86,6 +86,7 @@ class Coordinator:
         self._studies: dict[int, _Opened] = {}
         self._leaving: dict[int, _Opened] = {}  # they run no more, but workers held runs of them
         self._complete: dict[int, int] = {}  # trials when promotion was last looked at
+        self._seen: set[int] = set()  # studies that do not run and were looked at since they did
 
     def tick(self) -> bool:
         """Do everything that is due, once; True when Optuna's tables are left behind."""
@@ -93,7 +94,9 @@ class Coordinator:
         lost = queue.reap(self._engine, settling_seconds=_SETTLING_SECONDS)
         if lost:
             logger.warning("leases expired, runs returned to the queue: %s", lost)
-        for record in records.studies(self._engine):
+        found = records.studies(self._engine)
+        self._forget_all_but({each.id for each in found})
+        for record in found:
             try:
                 if record.state == StudyState.RUNNING:
                     behind |= self._advance(record)
@@ -104,7 +107,15 @@ class Coordinator:
                     raise
         return behind
 
+    def _forget_all_but(self, study_ids: set[int]) -> None:
+        """A study that was deleted leaves nothing in here."""
+        for study_id in {*self._studies, *self._leaving, *self._complete} - study_ids:
+            for known in (self._studies, self._leaving, self._complete):
+                known.pop(study_id, None)
+        self._seen &= study_ids
+
     def _advance(self, record: StudyRecord) -> bool:
+        self._seen.discard(record.id)
         try:
             opened = self._opened(record)
         except StudyError as error:  # an older file, or a sampler that is not installed here
@@ -139,16 +150,32 @@ class Coordinator:
     def _settle(self, record: StudyRecord) -> None:
         """Of a study that runs no more, Optuna shall have what the workers still report."""
         opened = self._studies.pop(record.id, None)  # once resumed, it is looked at anew
+        if opened is None and record.id not in self._seen:
+            opened = self._left_behind(record)
+        self._seen.add(record.id)
         if opened is not None:
             self._leaving[record.id] = opened
         if record.id not in self._leaving:
             return
-        held = any(
-            records.counts(self._engine, record.id, kind)[RunState.RUNNING] for kind in RunKind
-        )
+        held = self._held(record)
         self._show_all(record, self._leaving[record.id])
         if not held:
             del self._leaving[record.id]
+
+    def _left_behind(self, record: StudyRecord) -> _Opened | None:
+        """A study that ended under another coordinator, if Optuna does not have all of it."""
+        if not self._held(record) and not outcomes.unmirrored(self._engine, record.id, limit=1):
+            return None
+        try:
+            self._opened(record)
+        except StudyError:  # an older file: it is shown as far as it was
+            return None
+        return self._studies.pop(record.id)
+
+    def _held(self, record: StudyRecord) -> bool:
+        """Whether workers hold runs of a study."""
+        counts = [records.counts(self._engine, record.id, kind) for kind in RunKind]
+        return any(each[RunState.RUNNING] for each in counts)
 
     def _opened(self, record: StudyRecord) -> _Opened:
         """The study's file, memory and counterpart, made from the tables at first sight."""

@@ -14,7 +14,8 @@ from cubeopt.service.companion import Companion
 
 logger = logging.getLogger(__name__)
 
-_BEATS = 4  # in the life of a lease
+_BEATS = 4  # in the life of a lease, and more in a long one
+_LONGEST_SECONDS = 15.0  # between two beats: a worker that is silent for a minute is noted as gone
 _AGAIN_SECONDS = 1.0  # until the next beat, when one was not heard
 
 
@@ -90,8 +91,8 @@ class Heartbeat(Companion):
         self._woken.set()
 
     def _run(self) -> None:
-        failing = False
-        while self._rest(_AGAIN_SECONDS if failing else self._seconds / _BEATS):
+        failing, pause = False, min(self._seconds / _BEATS, _LONGEST_SECONDS)
+        while self._rest(_AGAIN_SECONDS if failing else pause):
             held = self.held()
             try:
                 ours = leases.beat(self._engine, self._worker_id, held, self._seconds)

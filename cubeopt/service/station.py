@@ -63,7 +63,8 @@ class Station:
 
         Alone, a run is at fault. In company nobody knows: all are given back as suspects, whose
         next attempts are alone until they have recorded an epoch. Out of memory is nobody's fault
-        but the width's: what has computed nothing yet waits for a pack of half of it.
+        but the width's: what has computed nothing yet waits for a pack of half of it. While the
+        storage is gone nothing of this can be written down: the leases are left to expire.
         """
         text, alone = "".join(traceback.format_exception(error)), len(held) == 1
         end_class, at_fault = EndClass.ERROR, list(held) if alone else []
@@ -71,12 +72,18 @@ class Station:
             text += memory.shortage(error, self.device) + "\n"
             end_class = EndClass.OUT_OF_MEMORY
             at_fault = [each for each in held if alone or each.epoch == 0]
-        self._fail(at_fault, end_class, text)
         company = [each for each in held if each not in at_fault]
         if company:
             numbers = [each.claim.trial_number for each in company]
             logger.warning("a pack broke (%r); trials %s go on alone", error, numbers)
-            self.release(company, text)
+        try:
+            self._fail(at_fault, end_class, text)
+            if company:
+                self.release(company, text)
+        except StorageLostError as lost:
+            logger.warning("%r is not written down: %s", error, lost)
+            self.heart.alarm()
+            self._abandon(held)
 
     def release(
         self, held: Iterable[Held], error: str | None = None, checkpoint: str | None = None
@@ -97,6 +104,14 @@ class Station:
         for each in held:
             what = Happening.RELEASED if each.claim.run_id in ours else Happening.LET_GO
             self.tell(Event(what, each.claim, each.epoch))
+
+    def _abandon(self, held: Iterable[Held]) -> None:
+        """Leave to expire what could not be given back."""
+        ours = self.heart.held()
+        for each in held:
+            if each.lease in ours:
+                self.heart.drop([each.lease])
+                self.tell(Event(Happening.ABANDONED, each.claim, each.epoch))
 
     def _fail(self, failed: Iterable[Held], end_class: EndClass, text: str) -> None:
         """End the attempts of these runs; each waits for its next, or has failed."""

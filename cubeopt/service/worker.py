@@ -192,7 +192,8 @@ class Worker:
             self._admission.refuse(study_id, str(error))
             return True
         finally:
-            self._station.heart.drop(_leases(claims))
+            # Whatever could not be given back, also of those that joined, is left to expire.
+            self._station.heart.drop(self._station.heart.held())
         return bool(claims)
 
     def _width(self, first: Waiting) -> int:

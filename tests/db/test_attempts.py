@@ -31,6 +31,8 @@ def test_a_run_released_in_the_course_of_an_epoch_continues_from_there(hands: An
     assert attempts.release(hands.engine, [lease(claim)], checkpoint="two and a half")
     run = hands.run(claim.run_id)
     assert (run.epoch, run.checkpoint, run.checkpoint_epoch) == (2, "two and a half", 2)
+    again = attempts.release(hands.engine, [lease(claim)], checkpoint="two and a half")
+    assert again == {claim.run_id}, "its answer was lost: what is recorded is not to be removed"
     assert not attempts.release(hands.engine, [lease(claim)], checkpoint="of a zombie")
     assert hands.claim()[0].checkpoint == "two and a half"
 

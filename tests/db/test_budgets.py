@@ -185,6 +185,24 @@ def test_a_pack_counts_once_on_its_device_and_gaps_do_not(hands: Any) -> None:
     assert used(hands, study)["device_hours"] == pytest.approx((40 + 15 + 15) / 60)
 
 
+def test_an_attempt_that_a_clock_set_back_ended_before_it_began_took_no_time(hands: Any) -> None:
+    study = hands.study(budget={"device_hours": 100.0})
+    hands.enqueue(study, range(2))
+    hands.complete(hands.claim()[0])
+    hands.complete(hands.claim()[0])
+    began, ended = {1: 0, 2: 40}, {1: -1, 2: 70}
+    for run_id in began:
+        write(
+            hands,
+            "UPDATE cubeopt.attempts SET started_at = :began, ended_at = :ended "
+            "WHERE run_id = :run_id",
+            began=NOON + timedelta(minutes=began[run_id]),
+            ended=NOON + timedelta(minutes=ended[run_id]),
+            run_id=run_id,
+        )
+    assert used(hands, study)["device_hours"] == 0.5
+
+
 def test_a_lease_that_nobody_holds_counts_until_it_expired(hands: Any) -> None:
     study = hands.study(budget={"device_hours": 100.0})
     hands.enqueue(study, [0])

@@ -107,3 +107,19 @@ def test_short_runs_and_full_runs_do_not_starve_each_other(hands: Any) -> None:
         report = EpochReport(full.run_id, full.token, epoch, 0.5, {})
         leases.report(hands.engine, [report], lambda question: False)
     assert [claim.kind for claim in hands.claim(2)] == [RunKind.SHORT] * 2
+
+
+def test_promoting_again_and_again_keeps_packs_full(hands: Any) -> None:
+    """By a factor, the best are looked at with every result, those promoted before among them."""
+    study = hands.study()
+    hands.enqueue(study, range(8))
+    for claim in hands.claim(8):
+        hands.complete(claim)
+    queue.promote(hands.engine, study.id, range(8), 9, seeds=3)
+    hands.enqueue(study, [8], pack_key="b")
+    for _ in range(OVERTAKERS):
+        assert queue.promote(hands.engine, study.id, range(8), 9, seeds=3) == 0
+    hands.enqueue(study, [9], pack_key="b")
+    for width in (8, 8, 8):
+        assert {claim.kind for claim in hands.claim(width)} == {RunKind.FULL}
+    assert [claim.trial_number for claim in hands.claim(8)] == [8, 9]

@@ -1,8 +1,10 @@
 """A person retries what failed and ends what waits or runs, each in one statement."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from cubeopt.db import attempts, interventions, leases, outcomes, queue, records
 from cubeopt.db.leases import Verdict
@@ -84,3 +86,27 @@ def test_what_a_state_does_not_allow_is_one_clear_error(hands: Any) -> None:
         interventions.prune(hands.engine, "study", 7)
     with pytest.raises(UnknownNameError, match="no study named 'studdy'"):
         interventions.retry(hands.engine, "studdy", 0)
+
+
+def test_runs_of_a_trial_are_ended_in_the_order_in_which_workers_lock_them(hands: Any) -> None:
+    """A worker that reports the seeds of a trial locks them by id, wherever their rows lie."""
+    study = hands.study()
+    hands.enqueue(study, [0])
+    hands.complete(hands.claim()[0])
+    queue.promote(hands.engine, study.id, [0], 9, seeds=2)
+    moves = text("UPDATE cubeopt.runs SET priority = 1 WHERE kind = 'full' AND replicate = 0")
+    locks = text("SELECT FROM cubeopt.runs WHERE kind = 'full' AND replicate = :nth FOR UPDATE")
+    waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    with hands.engine.begin() as connection:
+        connection.execute(moves)
+        connection.execute(text("ANALYZE cubeopt.runs, cubeopt.trials, cubeopt.studies"))
+    with ThreadPoolExecutor(1) as pool:
+        with hands.engine.begin() as connection, hands.engine.connect() as looking:
+            connection.execute(locks, {"nth": 0})
+            pruned = pool.submit(interventions.prune, hands.engine, "study", 0)
+            while not pruned.done() and not looking.scalar(waits):
+                looking.rollback()
+            connection.execute(locks, {"nth": 1})
+        assert pruned.result()
+    states = [run.state for run in records.runs(hands.engine, study.id)]
+    assert states == [RunState.COMPLETE, RunState.PRUNED, RunState.PRUNED]

@@ -16,11 +16,13 @@ from cubeopt.db import (
     leader,
     leases,
     notices,
+    orders,
     outcomes,
     queue,
     records,
 )
 from cubeopt.db.engine import optuna_url
+from cubeopt.db.orders import Order
 from cubeopt.db.tables import EndClass, RunState, StudyState
 from cubeopt.search import mirror
 from cubeopt.service.coordinator import Coordinator
@@ -295,6 +297,27 @@ def test_a_spent_budget_ends_the_study_and_the_dashboard_has_what_came_after(
     assert not outcomes.unmirrored(engine, record.id)
 
 
+def test_what_comes_after_the_end_of_a_study_is_shown_by_the_next_coordinator(
+    engine, create, storage
+):
+    record = create(budget={"epochs": 3})
+    Coordinator(engine, storage).tick()
+    claims = claim(engine)
+    reports = [leases.EpochReport(each.run_id, each.token, 1, 0.5, {}) for each in claims]
+    leases.report(engine, reports, lambda _: False)
+    Coordinator(engine, storage).tick()  # the last look of a leader
+    assert records.study(engine, record.name).state is StudyState.COMPLETE
+    attempts.release(engine, [leases.Lease(each.run_id, each.token) for each in claims[1:]])
+    last = leases.EpochReport(claims[0].run_id, claims[0].token, 2, 0.25, {})
+    after = Coordinator(engine, storage)
+    after.tick()
+    leases.report(engine, [last], lambda _: True)
+    after.tick()
+    shown = optuna.load_study(study_name="tiny", storage=storage).trials[0]
+    assert (shown.state, shown.value) == (TrialState.PRUNED, 0.25)
+    assert not outcomes.unmirrored(engine, record.id)
+
+
 def test_when_the_hours_are_over_the_study_ends_and_its_workers_are_woken(engine, create, storage):
     record = create(budget={"hours": 1.5, "trials": 6})
     ago = "clock_timestamp() - interval '2 h'"
@@ -328,6 +351,43 @@ def test_a_sampler_that_the_coordinator_lacks_fails_its_study_and_no_other(
     assert lacking.state == StudyState.FAILED
     assert lacking.state_reason.startswith("sampler qmc needs scipy, not installed here; install")
     assert records.counts(engine, other.id)[RunState.WAITING] == 4
+
+
+def test_a_deleted_study_leaves_nothing_in_a_coordinator(engine, create, storage):
+    kept = create(name="kept", promotion={"reduction_factor": 2.0})
+    for name in ("stopped", "fresh"):
+        create(name=name, promotion={"reduction_factor": 2.0})
+    coordinator = Coordinator(engine, storage)
+    coordinator.tick()
+    claim(engine, 12)
+    orders.steer(engine, "stopped", Order.STOP)
+    coordinator.tick()  # workers hold runs of it
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM cubeopt.studies WHERE name <> 'kept'"))
+    coordinator.tick()
+    remembered = coordinator._studies, coordinator._leaving, coordinator._complete
+    assert [list(each) for each in remembered] == [[kept.id], [], [kept.id]]
+
+
+def test_a_study_deleted_while_its_results_are_shown_stops_no_coordinator(
+    engine, create, storage, monkeypatch
+):
+    """Between the reading of our rows and the writing of Optuna's, all of it goes."""
+    create(name="deleted")
+    kept = create(name="kept")
+    coordinator, unmirrored = Coordinator(engine, storage), outcomes.unmirrored
+
+    def deletes(engine, study_id, *rest):
+        found = unmirrored(engine, study_id, *rest)
+        if study_id != kept.id:
+            orders.delete(engine, "deleted")
+            mirror.remove(optuna_url(engine), "deleted")
+        return found
+
+    monkeypatch.setattr(outcomes, "unmirrored", deletes)
+    coordinator.tick()
+    assert [each.id for each in records.studies(engine)] == [kept.id]
+    assert records.counts(engine, kept.id)[RunState.WAITING] == 4
 
 
 def test_deciding_does_not_load_torch():

@@ -144,3 +144,20 @@ def test_a_worker_that_was_asleep_was_not_without_a_storage(engine, study, worke
             until_heard -= 1
         assert not heart.unheard
         assert heart.silence == 0.0
+
+
+@pytest.mark.parametrize(("lease_seconds", "pause"), [(8.0, 2.0), (60.0, 15.0), (86400.0, 15.0)])
+def test_a_worker_with_a_long_lease_is_not_taken_for_gone(
+    engine, worker, monkeypatch, lease_seconds, pause
+):
+    """The coordinator notes as gone who has not beaten for a minute."""
+    rests = []
+
+    def rest(self, seconds):
+        rests.append(seconds)
+        return len(rests) < 3
+
+    monkeypatch.setattr(Heartbeat, "_rest", rest)
+    with Heartbeat(engine, worker, lease_seconds):
+        until(lambda: len(rests) == 3)
+    assert rests == [pause] * 3

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from cubeopt.db import queue, records
 from cubeopt.db.engine import optuna_url
+from cubeopt.db.queue import Claim
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import EndClass, RunState, StudyState
 from cubeopt.errors import CheckpointError, StorageLostError
@@ -214,6 +215,62 @@ def test_a_worker_that_may_wait_outlives_an_outage_longer_than_its_lease(
     assert found(engine, record) == found(engine, calm)
     started = [event for event in told if event.what is Happening.STARTED]
     assert len(started) > PACK
+
+
+def test_what_breaks_while_the_storage_is_gone_is_trained_again_and_held_by_nobody(
+    engine: Engine,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    door: Door,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two runs that joined the pack later: their leases are not those it began with."""
+    rungs = {**RUNGS, "rule": "none"}
+    calm = asked(name="calm", rungs=rungs)
+    work(pack=PACK // 2)
+    record = asked(rungs=rungs)
+
+    def breaks() -> None:
+        door.shut()
+        threading.Timer(0.5, door.open).start()
+        raise RuntimeError("a device that trembled")
+
+    stop = threading.Event()
+    guard = threading.Timer(300.0, stop.set)
+    guard.start()
+    after_steps(monkeypatch, {3 * STEPS + STEPS // 2: breaks})
+    work(stop, pack=PACK // 2, lease_seconds=2.0, outage_seconds=600.0)
+    guard.cancel()
+    assert found(engine, record) == found(engine, calm)
+    ends = [each.end_class for each in records.attempts(engine, record.id)]
+    assert ends == [EndClass.DONE] * 2 + [EndClass.LOST] * 2 + [EndClass.DONE] * 2
+
+
+def test_a_run_whose_report_breaks_while_the_storage_is_gone_takes_no_epoch_from_others(
+    engine: Engine,
+    asked: Callable[..., StudyRecord],
+    work: Work,
+    door: Door,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rungs = {**RUNGS, "rule": "none"}
+    calm = asked(name="calm", rungs=rungs)
+    work(pack=PACK)
+    record = asked(rungs=rungs)
+    put, broken = Shelf.put, []
+
+    def breaks(self: Shelf, run: PackRun, claim: Claim, slot: int, *rest: Any) -> str:
+        if run.steps_done(slot) == 2 * STEPS and not broken:  # the first of four
+            broken.append(claim.trial_number)
+            raise RuntimeError("no such layer")
+        return put(self, run, claim, slot, *rest)
+
+    monkeypatch.setattr(Shelf, "put", breaks)
+    timer = threading.Timer(0.5, door.open)
+    after_steps(monkeypatch, {STEPS + STEPS // 2: door.shut, 2 * STEPS: timer.start})
+    work(pack=PACK, lease_seconds=4.0, outage_seconds=600.0)
+    assert broken == [0]
+    assert found(engine, record) == found(engine, calm)
 
 
 def test_a_worker_told_to_leave_while_the_storage_is_gone_leaves(

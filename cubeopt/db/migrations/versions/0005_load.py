@@ -1,6 +1,6 @@
 """Wishes and samplers' notes in our tables; indexes for what must not grow with the trials.
 
-Revision 0006, after 0003.
+Revision 0005, after 0004.
 """
 
 import sqlalchemy as sa
