@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from cubeopt.db.engine import optuna_url
 from cubeopt.errors import CubeoptError
@@ -173,6 +173,18 @@ def test_an_empty_database_gives_an_empty_dashboard(engine: Engine) -> None:
     with _served(engine) as (url, _):
         status, studies = _request(f"{url}api/studies", "GET")
     assert (status, json.loads(studies)) == (200, {"study_summaries": []})
+
+
+def test_a_storage_that_fails_is_one_line_and_no_traceback(engine: Engine) -> None:
+    with _served(engine) as (url, process):
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE public.studies CASCADE"))
+        status, _ = _request(f"{url}api/studies", "GET")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=20)
+    assert status == 500
+    assert said.startswith('a request could not be answered: relation "studies" does not exist')
+    assert len(said.splitlines()) == 1
 
 
 def test_what_belongs_to_the_queue_cannot_be_changed(engine: Engine, study_id: int) -> None:
