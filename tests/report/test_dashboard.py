@@ -15,10 +15,13 @@ import pytest
 from sqlalchemy import Engine, text
 
 from cubeopt.db.engine import optuna_url
+from cubeopt.db.tables import RunState
 from cubeopt.errors import CubeoptError
 from cubeopt.report import dashboard
-from cubeopt.search import mirror, study
+from cubeopt.search import mirror
 from cubeopt.search.study import Range
+
+from ..search.conftest import Search
 
 SPACE = {
     "learning_rate": Range(low=1e-4, high=1e-1, log=True).distribution(whole=False),
@@ -118,17 +121,19 @@ def two_objectives(engine: Engine) -> int:
         "objective": {"metrics": ["fvu", "parameters"]},
         "constraints": ["usage_min >= 0.05"],
     }
-    spec = study.parse(content, "two.yaml")
-    storage = mirror.open_storage(optuna_url(engine))
-    counterpart = mirror.Mirror(storage, spec)
-    for number, point in counterpart.ask(9, 0)[:8]:
-        counterpart.report(number, 1, 0.9)
+    search = Search(content)
+    for number, point in search.ask(9)[:8]:
+        values = {"validation__fvu": 0.1 * number, "parameters": 1000.0 - point["lattice_steps"]}
         usage = 0.01 if number == 0 else 0.3
-        counterpart.bound(number, spec.goal.excesses({"validation/usage_min": usage}))
         if number < 6:
-            counterpart.tell_complete(number, 0.1 * number, 1000.0 - point["lattice_steps"])
+            search.end(number, 0.1 * number, validation__usage_min=usage, **values)
+        elif number == 6:
+            search.end(6, 0.9, RunState.PRUNED, validation__fvu=0.9, parameters=700.0)
         else:
-            counterpart.tell_pruned(number, *((0.9, 700.0) if number == 6 else ()))
+            search.end(number, None, RunState.PRUNED)
+    storage = mirror.open_storage(optuna_url(engine))
+    counterpart = mirror.Mirror(storage, search.spec)
+    counterpart.show(search.outcomes)
     storage.engine.dispose()
     return int(counterpart._study._study_id)
 
