@@ -15,6 +15,7 @@ Every error a person can meet.
   - DivergedError
   - DeviceLostError
   - StorageError
+    + AddressError
     + SchemaError
     + StorageLostError
   - LeaseLostError
@@ -88,6 +89,12 @@ class StorageError(CubeoptError):
     """PostgreSQL could not be reached or refused the statement."""
 
     exit_code = 3
+
+
+class AddressError(StorageError):
+    """The storage's address is none of PostgreSQL's."""
+
+    exit_code = 2
 
 
 class SchemaError(StorageError):

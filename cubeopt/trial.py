@@ -37,6 +37,14 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 _UNION_BRANCHES = frozenset({"int", "float", "str"})  # as pydantic names them in a path
+# What a file has to hold there, where pydantic's own words are those of Python.
+_KINDS = {
+    **dict.fromkeys(
+        ("dict_type", "model_type", "model_attributes_type"),
+        "expected a mapping of names to values",
+    ),
+    **dict.fromkeys(("tuple_type", "list_type"), "expected a list, as in [a, b]"),
+}
 
 
 class Task(StrEnum):
@@ -292,7 +300,7 @@ def first_problem(error: ValidationError) -> str:
     if path and path[0] in set(_homes().values()):
         path = path[1:]  # the parts are ours; the file is flat
     key = ".".join(path)
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _KINDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key!r}"
     if problem["type"] in ("value_error", "missing") or not path:

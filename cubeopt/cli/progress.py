@@ -32,8 +32,12 @@ _WORDS = {
     Happening.LOST: "lost to another worker",
     Happening.ERROR: "error",
     Happening.RELEASED: "given back",
-    Happening.LET_GO: "let go (a person ended it, or another worker has it)",
-    Happening.ABANDONED: "given up: the storage does not answer, and its lease expires",
+    Happening.LET_GO: "let go",
+    Happening.ABANDONED: "given up",
+}
+_WHY = {
+    Happening.LET_GO: "a person ended it, or another worker has it",
+    Happening.ABANDONED: "the storage does not answer, and its lease expires",
 }
 
 
@@ -87,7 +91,8 @@ class WorkerScreen:
         else:
             what = _WORDS[event.what]
         value = "" if event.value is None else f"  {claim.metric} {number(event.value)}"
-        detail = f": {event.detail}" if event.detail else ""
+        why = event.detail or _WHY.get(event.what)
+        detail = f": {why}" if why else ""
         full = "full run of " if claim.kind == "full" else ""
         seed = f" with seed {claim.spec['seed']}" if claim.replicate else ""
         line = f"{claim.study}: {full}trial {claim.trial_number}{seed} {what}{value}{detail}"

@@ -55,6 +55,13 @@ def print_trials(found: "Records", short: "Summary") -> None:
         [[row.get(key) for key in (*titles, *searched)] for row in shown],
         expendable=len(searched),
     )
+    factor = found.study.spec.get("promotion", {}).get("reduction_factor")
+    complete = short.trials["complete"]
+    if factor is not None and complete < factor:
+        say(
+            f"no trial is promoted: promotion.reduction_factor takes one in {factor:g} that are "
+            f"complete, and {complete or 'none'} {'is' if complete < 2 else 'are'}"
+        )
 
 
 def _because(reason: str | None) -> str:
@@ -113,16 +120,19 @@ def _print_seeds(short: "Summary") -> None:
     """Each promoted trial by the first metric, where some have several seeds."""
     if all(each.seeds == 1 for each in short.replicates):
         return
+    columns = ["trial", "seeds", "complete", "mean", "spread", "test", "not in the mean"]
+    values = [
+        [
+            *(each.trial, each.seeds, each.complete, each.value, each.spread),
+            *(each.test_value, each.missing or None),
+        ]
+        for each in short.replicates
+    ]
+    shown = len(columns) if any(each.missing for each in short.replicates) else len(columns) - 1
     table(
         "promoted trials over their seeds" + (f": {short.metric}" if short.second else ""),
-        ["trial", "seeds", "complete", "mean", "spread", "test", "not in the mean"],
-        [
-            [
-                *(each.trial, each.seeds, each.complete, each.value, each.spread),
-                *(each.test_value, each.missing or None),
-            ]
-            for each in short.replicates
-        ],
+        columns[:shown],
+        [row[:shown] for row in values],
     )
 
 

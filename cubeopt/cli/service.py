@@ -124,6 +124,8 @@ def worker(
     """
     check_device(gpu, cpu)
     width = _pack(pack)
+    if name is not None:
+        _check_name(name, "--name")
     numbers = gpu_numbers(gpu) if gpu is not None else []
     if numbers and jobs > 1:
         raise InputError("--jobs goes with --cpu; for several GPUs name them, as in --gpu 0,1")
@@ -230,7 +232,7 @@ def train(
     there to the same numbers.
     """
     check_device(gpu, cpu or gpu is None)
-    _check_name(name)
+    _check_name(name, "--experiment-name")
     from cubeopt.search import configuration
 
     configuration.read_training(config)  # so that a mistake in it shows before torch is loaded
@@ -284,11 +286,11 @@ def _pack(text: str) -> int | None:
     return int(text)
 
 
-def _check_name(name: str) -> None:
-    """An experiment's name is that of a folder."""
+def _check_name(name: str, option: str) -> None:
+    """An experiment's name is that of a folder, a worker's stands in tables and log lines."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is None:
         raise InputError(
-            "--experiment-name takes up to 100 letters, digits, dots, dashes and underscores, "
+            f"{option} takes up to 100 letters, digits, dots, dashes and underscores, "
             f"beginning with a letter or digit; got {name!r}"
         )
 

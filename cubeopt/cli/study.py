@@ -9,7 +9,7 @@ import typer
 from cubeopt import settings
 from cubeopt.cli import results
 from cubeopt.cli.options import Json, Storage, connected
-from cubeopt.cli.printing import cell, facts, print_json, say, table
+from cubeopt.cli.printing import facts, print_json, say, table
 from cubeopt.errors import InputError, StudyError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def create(
         "created": made,
         "state": str(record.state),
         "trials": spec.trials(),
+        **{name: limit for name, limit in spec.budget if name != "trials" and limit is not None},
         "metric": ", ".join(
             f"{metric} ({way})"
             for metric, way in zip(spec.objective.names, spec.objective.directions, strict=True)
@@ -77,6 +78,8 @@ def create(
     if as_json:
         print_json({**row, "notes": notes})
         return
+    if row["trials"] is None:
+        row["trials"] = "as many as the budget has room for"
     facts(row, as_json)
     for note in notes:
         say(f"note: {note}")
@@ -130,9 +133,11 @@ def _listed(row: dict[str, Any]) -> list[Any]:
     trials = row["trials"]
     ended = trials["complete"] + trials["pruned"] + trials["failed"]
     return [
-        *(row["name"], row["state"], f"{ended} of {cell(row['budget'])}", trials["failed"]),
+        *(row["name"], row["state"]),
+        f"{ended} of {row['budget']}" if row["budget"] is not None else str(ended),
+        trials["failed"],
         f"{row['metric']}, {row['second']}" if row["second"] else row["metric"],
-        f"a front of {row['front']}" if row["second"] else row["best"],
+        (f"a front of {row['front']}" if row["front"] else None) if row["second"] else row["best"],
         row["created"][:16].replace("T", " "),
     ]
 

@@ -135,7 +135,8 @@ def _os_errors(pg_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"cannot use {pg_dir} for the embedded PostgreSQL: {error}") from error
+        reason = error.strerror or error
+        raise StorageError(f"cannot use {pg_dir} for the embedded PostgreSQL: {reason}") from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from cubeopt.db import embedded
 from cubeopt.db.tables import SCHEMA
-from cubeopt.errors import SchemaError, StorageError, StorageLostError
+from cubeopt.errors import AddressError, SchemaError, StorageError, StorageLostError
 from cubeopt.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -173,10 +173,10 @@ def _url(address: str) -> URL:
     scheme, found, _ = address.partition("://")
     if not found or scheme not in _SCHEMES:
         got = f"got {scheme!r}" if found else "got no scheme"
-        raise StorageError(
+        raise AddressError(
             f"the storage must be a PostgreSQL address, postgresql://USER@HOST/DATABASE; {got}"
         )
-    unreadable = StorageError(
+    unreadable = AddressError(
         "the storage address cannot be read; expected postgresql://USER@HOST:PORT/DATABASE "
         "with special characters in a password written as %XX"
     )

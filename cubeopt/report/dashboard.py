@@ -7,6 +7,7 @@ A study and its trials belong to the queue. What the dashboard could change in O
 import json
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from socketserver import ThreadingMixIn
@@ -48,6 +49,7 @@ def serve(optuna_url: str, host: str, port: int, ready: Callable[[str], None]) -
     """
     with engine.translated("Optuna's tables"), mirror.translated():
         storage = mirror.open_storage(optuna_url)
+    logging.getLogger(optuna_dashboard.__name__ + "._bottle_util").addFilter(_in_a_line)
     try:
         _serve(_listening(app(storage), host, port), host, ready)
     finally:
@@ -74,6 +76,15 @@ def _serve(server: "_Server", host: str, ready: Callable[[str], None]) -> None:
         logger.info("the dashboard stops")
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _in_a_line(record: logging.LogRecord) -> bool:
+    """What the dashboard logs of a request that failed, without its traceback."""
+    error = sys.exc_info()[1]
+    cause = error.__cause__ or error if error else None
+    said = str(getattr(cause, "orig", None) or cause or record.getMessage())
+    record.msg, record.args = "a request could not be answered: %s", (said.strip().split("\n")[0],)
+    return True
 
 
 def _allowed(method: str, path: str) -> bool:

@@ -15,13 +15,16 @@ from matplotlib.ticker import NullLocator
 from plotly.subplots import make_subplots
 
 from cubeopt import atomic
-from cubeopt.report.picture import Picture, Star
+from cubeopt.report.labels import Star
+from cubeopt.report.pareto import tick_label
+from cubeopt.report.picture import Picture
 from cubeopt.report.stroke import Stroke, Style
 
 WIDTH, HEIGHT = 1400, 700  # pixels of the PNG
 _SHARES = (0.64, 0.36)  # of the width: learning curves, results
 _CURVES = "Learning curves"
 _RUNG = "rung: trials are compared"
+_RAISED = 9  # names beside stars of a front: above the stairs
 _INK, _FAINT = "#333333", "#BBBBBB"
 _MPL_DASH = {"solid": "-", "dot": ":", "dash": "--"}
 _MPL_MARKER = {
@@ -98,7 +101,7 @@ def write_png(shown: Picture, path: Path) -> None:
     figure.text(0.012, 0.935, shown.subtitle, fontsize=10.5, color=_INK, va="center")
     for axes, ticks, span in (
         (left, shown.epoch_ticks, shown.epoch_range),
-        (right, None if shown.across else shown.trial_ticks, shown.result_range),
+        (right, shown.across.ticks if shown.across else shown.trial_ticks, shown.result_range),
     ):
         scaled = shown.across.logarithmic if shown.across and axes is right else False
         _prepare(axes, ticks, span, shown.logarithmic if axes is left else scaled)
@@ -114,12 +117,13 @@ def write_png(shown: Picture, path: Path) -> None:
         far = _far(star, shown)
         right.annotate(
             star.label,
-            (star.x, star.y),
-            xytext=(-11 if far else 11, 0),
+            (star.x, star.label_y),
+            xytext=(-11 if far else 11, _RAISED if shown.across else 0),
             textcoords="offset points",
             ha="right" if far else "left",
             va="center",
             color=_INK,
+            zorder=6,
         )
     right.set_xlabel(shown.result_label)
     for axes, title in ((left, _CURVES), (right, shown.result_title)):
@@ -183,8 +187,8 @@ def _lay_out(figure: go.Figure, shown: Picture) -> None:
     ends = [math.log10(first), math.log10(last)] if logarithmic else [first, last]
     scale = "log" if logarithmic else "linear"
     figure.update_xaxes(title=shown.result_label, type=scale, range=ends, row=1, col=2)
-    if shown.across is None:
-        figure.update_xaxes(tickvals=shown.trial_ticks, row=1, col=2)
+    ticks = shown.across.ticks if shown.across else shown.trial_ticks
+    figure.update_xaxes(tickvals=ticks, ticktext=[*map(tick_label, ticks)], row=1, col=2)
     figure.update_xaxes(title_font_size=13, showgrid=False, zeroline=False)
     figure.update_yaxes(title=shown.axis, row=1, col=1)
     figure.update_yaxes(range=list(shown.limits), title_font_size=13, zeroline=False)
@@ -192,10 +196,11 @@ def _lay_out(figure: go.Figure, shown: Picture) -> None:
         far = _far(star, shown)
         x = math.log10(star.x) if logarithmic else star.x
         figure.add_annotation(
-            {"x": x, "xref": "x2", "y": star.y, "yref": "y2"},
+            {"x": x, "xref": "x2", "y": star.label_y, "yref": "y2"},
             text=star.label,
             xanchor="right" if far else "left",
             xshift=-11 if far else 11,
+            yshift=_RAISED if shown.across else 0,
             showarrow=False,
         )
     for level in shown.levels:
@@ -220,21 +225,16 @@ def _far(star: Star, shown: Picture) -> bool:
     """Whether a label to the right of *star* would leave the picture."""
     if shown.across is None:
         return star.x > 0.7 * shown.last_trial
-    first, last = shown.result_range
-    if shown.across.logarithmic:
-        return math.log(star.x / first) > 0.6 * math.log(last / first)
-    return star.x - first > 0.6 * (last - first)
+    return shown.across.share(star.x) > (0.6 if "," in star.label else 0.8)
 
 
 def _prepare(
-    axes: Axes, ticks: Sequence[int] | None, span: tuple[float, float], logarithmic: bool
+    axes: Axes, ticks: Sequence[float], span: tuple[float, float], logarithmic: bool
 ) -> None:
-    """*ticks* None: wherever they fall."""
     if logarithmic:
         axes.set_xscale("log")
-    if ticks is not None:
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(list(ticks), [str(tick) for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(list(ticks), [tick_label(tick) for tick in ticks])
     axes.set_xlim(*span)
     axes.grid(axis="y", color="#EEEEEE")
     axes.spines[["top", "right"]].set_visible(False)

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from cubeopt.db.tables import StudyState
 from cubeopt.report import pareto
+from cubeopt.report.labels import Star, apart
 from cubeopt.report.pareto import Across
 from cubeopt.report.replicates import Replicates
 from cubeopt.report.stroke import AXES, STYLES, Stroke, Style, within
@@ -28,15 +30,6 @@ class Level:
     label: str
     value: float
     above: bool  # whether its label stands above its line
-
-
-@dataclass(frozen=True)
-class Star:
-    """A full run among the results, named."""
-
-    x: float
-    y: float
-    label: str
 
 
 @dataclass(frozen=True)
@@ -102,6 +95,7 @@ def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Pic
     last_trial = max([row["number"] for row in rows], default=0)
     last_epoch = max([row["epoch"] for row in curves] + summary.rungs)
     logarithmic = last_epoch >= 4 * summary.rungs[-1]
+    across = pareto.across(summary, rows, (low, high))
     return Picture(
         title=_title(summary),
         subtitle=_subtitle(summary, outside),
@@ -110,7 +104,7 @@ def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Pic
         results=results,
         levels=_placed(levels, high - low, _right_end(curves, last_epoch)),
         rungs=summary.rungs,
-        stars=_stars(summary, rows, (low, high)),
+        stars=_stars(summary, rows, (low, high), across),
         last_epoch=last_epoch,
         last_trial=last_trial,
         epoch_ticks=_epoch_ticks(summary.rungs, last_epoch, logarithmic),
@@ -118,7 +112,7 @@ def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Pic
         logarithmic=logarithmic,
         limits=(low, high),
         empty=None if curves else _nothing_yet(summary),
-        across=pareto.across(summary, rows, (low, high)),
+        across=across,
     )
 
 
@@ -260,7 +254,7 @@ def _result_strokes(
     return [
         Stroke(
             STYLES[name],
-            f"{STYLES[name].label} ({len(of_style)})",
+            f"{_label(name, summary)} ({len(of_style)})",
             [pareto.place(summary, row) or 0 for row in of_style],
             [within(worst if row["value"] is None else row["value"], limits) for row in of_style],
             [_result_note(row) for row in of_style],
@@ -271,12 +265,20 @@ def _result_strokes(
     ]
 
 
+def _label(name: str, summary: Summary) -> str:
+    """In a study that has ended nothing is running."""
+    ended = summary.state in (StudyState.COMPLETE, StudyState.STOPPED, StudyState.FAILED)
+    return "unfinished" if name == "running" and ended else STYLES[name].label
+
+
 def _style_of(row: Row) -> str:
     """A waiting run that has values was given back by a worker: it goes on."""
     return "running" if row["state"] == "waiting" else row["state"]
 
 
-def _stars(summary: Summary, rows: Sequence[Row], limits: tuple[float, float]) -> list[Star]:
+def _stars(
+    summary: Summary, rows: Sequence[Row], limits: tuple[float, float], across: Across | None
+) -> list[Star]:
     """One for each promoted trial; over several seeds it stands at the mean."""
     stars = []
     for each in summary.replicates:
@@ -288,8 +290,12 @@ def _stars(summary: Summary, rows: Sequence[Row], limits: tuple[float, float]) -
             value, label = each.value, _mean_label(each)
         places = [x for row in full if (x := pareto.place(summary, row)) is not None]
         if value is not None and len(places) == len(full):
-            stars.append(Star(statistics.fmean(places), within(value, limits), label))
-    return stars
+            y = within(value, limits)
+            name = label if across is None else _short_label(each)
+            stars.append(Star(statistics.fmean(places), y, name, label_y=y))
+    # By trial, names are as long as the panel is wide; across, stars far apart do not touch.
+    shares = [across.share(star.x) if across else 0.0 for star in stars]
+    return apart(stars, shares, limits)
 
 
 def _result_style(row: Row) -> str:
@@ -306,6 +312,12 @@ def _star_label(row: Row) -> str:
 def _mean_label(each: Replicates) -> str:
     spread = "" if each.spread is None else f" ± {each.spread:.3f}"
     return f"trial {each.trial}: {each.value:.3f}{spread}, {each.complete} of {each.seeds} seeds"
+
+
+def _short_label(each: Replicates) -> str:
+    """Where both axes say what the values are."""
+    missing = "" if each.complete == each.seeds else f", {each.complete} of {each.seeds} seeds"
+    return f"trial {each.trial}{missing if each.seeds > 1 else ''}"
 
 
 def _opacity(count: int) -> float:

@@ -78,7 +78,7 @@ def _startup(spec: StudySpec) -> str | None:
             f"the first generation of nsgaii is drawn at random until {sampler.population} trials "
             f"are complete, budget.trials is {trials}: all trials are random"
         )
-    if isinstance(sampler, Tpe | Cmaes | Gp) and sampler.startup_trials >= trials:
+    if isinstance(sampler, Tpe | Cmaes | Gp | Mfgp) and sampler.startup_trials >= trials:
         return (
             f"sampler.startup_trials is {sampler.startup_trials}, budget.trials is {trials}: all "
             "trials are random"

@@ -30,6 +30,7 @@ _NEVER_SEARCHED = frozenset(
         *("save_checkpoint_every", "log_interval", "validation_interval"),
     }
 )
+_MOST = 1_000_000_000  # of anything a budget counts; what is beyond it is a slip of the pen
 _SAMPLER_PATH = re.compile(rf"^sampler\.({'|'.join(samplers.NAMES)})\b")
 
 
@@ -72,7 +73,7 @@ class Promotion(Section):
 
     top: Annotated[int, Field(ge=0)] | None = None
     reduction_factor: Annotated[float, Field(gt=1.0)] | None = None
-    seeds: Annotated[int, Field(ge=1)] = 1
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -97,10 +98,10 @@ class Budget(Section):
     once however many runs there are in its pack.
     """
 
-    trials: Annotated[int, Field(ge=1)] | None = None
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    hours: Annotated[float, Field(gt=0.0)] | None = None
-    device_hours: Annotated[float, Field(gt=0.0)] | None = None
+    trials: Annotated[int, Field(ge=1, le=_MOST)] | None = None
+    epochs: Annotated[int, Field(ge=1, le=_MOST)] | None = None
+    hours: Annotated[float, Field(gt=0.0, le=_MOST)] | None = None
+    device_hours: Annotated[float, Field(gt=0.0, le=_MOST)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Budget":
@@ -365,9 +366,16 @@ def _hint(error: ValidationError) -> str:
     unknown = [
         each["loc"] for each in error.errors(include_url=False) if each["type"] == "extra_forbidden"
     ]
-    if not unknown or len(unknown[0]) != 1:
+    if not unknown:
         return ""
-    return trial.did_you_mean(str(unknown[0][0]), frozenset(StudySpec.model_fields))
+    *path, name = map(str, unknown[0])
+    section: type[Section] = StudySpec
+    for part in path:
+        kind = section.model_fields[part].annotation if part in section.model_fields else None
+        if not isinstance(kind, type) or not issubclass(kind, Section):
+            return ""  # a sampler's: its message lists what there is
+        section = kind
+    return trial.did_you_mean(name, frozenset(section.model_fields))
 
 
 def better(value: float, other: float, direction: str) -> bool:

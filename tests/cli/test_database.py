@@ -54,7 +54,7 @@ def test_the_option_wins_over_the_variable(
     cli: Cli, home: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUBEOPT_STORAGE", "sqlite:///nothing.db")
-    assert cli("db", "status").code == 3
+    assert cli("db", "status").code == 2
     assert cli("db", "status", "--storage", database_url).code == 0
 
 

@@ -45,6 +45,8 @@ def config(tmp_path: Path, tiny_study: dict[str, Any]) -> Path:
         ("worker --cpu --jobs 2 --pack 0", "--pack takes a number from 1 to 4096"),
         ("worker --cpu --jobs 2 --study nothing", "there is no study named 'nothing'"),
         ("worker --cpu --pack 0", "--pack takes a number from 1 to 4096, or auto; got '0'"),
+        ("worker --cpu --name a/b", "--name takes up to 100 letters, digits, dots, dashes"),
+        (f"worker --cpu --jobs 2 --name {'a' * 101}", "--name takes up to 100 letters"),
         ("worker --cpu --pack x", "got 'x'"),
         ("worker --cpu --pack -1", "got '-1'"),
         ("worker --cpu --pack 1.5", "got '1.5'"),

@@ -181,7 +181,7 @@ def test_a_study_without_a_number_of_trials_is_made_and_says_what_that_means(
     budget = {"epochs": 9, "hours": 2, "device_hours": 0.5}
     study_file.write_text(yaml.safe_dump({**tiny_study, "budget": budget}))
     made = cli("study", "create", study_file, "--json").json
-    assert made["trials"] is None
+    assert (made["trials"], {name: made[name] for name in budget}) == (None, budget)
     (note,) = made["notes"]
     assert note.startswith("promotion.top waits for the end of all trials, and without budget.tr")
     shown = cli("study", "show", "tiny").out
@@ -190,7 +190,19 @@ def test_a_study_without_a_number_of_trials_is_made_and_says_what_that_means(
         "budget.device_hours: 0 of 0.5 used, 0.5 left",
     ):
         assert f"{line}\n" in shown
-    assert "0 of -" in cli("study", "list").out
+    listed = cli("study", "list").out.splitlines()[-1].split()
+    assert listed[:5] == ["tiny", "running", "0", "0", "fvu"]
+
+
+def test_show_says_why_no_trial_was_promoted(
+    cli: Cli, home: Path, study_file: Path, tiny_study: dict[str, Any], spawn: Any
+) -> None:
+    changes = {"budget": {"trials": 1}, "promotion": {"reduction_factor": 2.5}}
+    study_file.write_text(yaml.safe_dump({**tiny_study, **changes}))
+    assert cli("study", "create", study_file).code == 0
+    assert spawn("worker", "--cpu", "--until-done").finish().code == 0
+    said = "promotion.reduction_factor takes one in 2.5 that are complete, and 1 is\n"
+    assert f"no trial is promoted: {said}" in cli("study", "show", "tiny").out
 
 
 def test_over_seeds_everything_is_told_by_their_mean(
@@ -388,6 +400,7 @@ def test_two_objectives_and_a_constraint_through_the_commands(
     }
     study_file.write_text(yaml.safe_dump(tiny_study))
     created = cli("study", "create", study_file)
+    assert "a front" not in cli("study", "list").out
     assert "metric               fvu (minimize), parameters (minimize)\n" in created.out
     assert "constraints          usage_min >= 0.01\n" in created.out
     assert spawn("worker", "--cpu", "--pack", "2", "--until-done").finish().code == 0

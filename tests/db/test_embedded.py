@@ -193,5 +193,7 @@ def test_a_server_that_cannot_start_says_why(root: Path) -> None:
 
 def test_a_folder_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match=r"cannot use .*file/pg for the embedded PostgreSQL"):
+    with pytest.raises(StorageError) as caught:
         embedded.address(tmp_path / "file" / "pg")
+    place = tmp_path / "file" / "pg"
+    assert str(caught.value) == f"cannot use {place} for the embedded PostgreSQL: Not a directory"

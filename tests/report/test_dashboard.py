@@ -12,13 +12,16 @@ from typing import Any
 
 import optuna
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from cubeopt.db.engine import optuna_url
+from cubeopt.db.tables import RunState
 from cubeopt.errors import CubeoptError
 from cubeopt.report import dashboard
-from cubeopt.search import mirror, study
+from cubeopt.search import mirror
 from cubeopt.search.study import Range
+
+from ..search.conftest import Search
 
 SPACE = {
     "learning_rate": Range(low=1e-4, high=1e-1, log=True).distribution(whole=False),
@@ -118,17 +121,19 @@ def two_objectives(engine: Engine) -> int:
         "objective": {"metrics": ["fvu", "parameters"]},
         "constraints": ["usage_min >= 0.05"],
     }
-    spec = study.parse(content, "two.yaml")
-    storage = mirror.open_storage(optuna_url(engine))
-    counterpart = mirror.Mirror(storage, spec)
-    for number, point in counterpart.ask(9, 0)[:8]:
-        counterpart.report(number, 1, 0.9)
+    search = Search(content)
+    for number, point in search.ask(9)[:8]:
+        values = {"validation__fvu": 0.1 * number, "parameters": 1000.0 - point["lattice_steps"]}
         usage = 0.01 if number == 0 else 0.3
-        counterpart.bound(number, spec.goal.excesses({"validation/usage_min": usage}))
         if number < 6:
-            counterpart.tell_complete(number, 0.1 * number, 1000.0 - point["lattice_steps"])
+            search.end(number, 0.1 * number, validation__usage_min=usage, **values)
+        elif number == 6:
+            search.end(6, 0.9, RunState.PRUNED, validation__fvu=0.9, parameters=700.0)
         else:
-            counterpart.tell_pruned(number, *((0.9, 700.0) if number == 6 else ()))
+            search.end(number, None, RunState.PRUNED)
+    storage = mirror.open_storage(optuna_url(engine))
+    counterpart = mirror.Mirror(storage, search.spec)
+    counterpart.show(search.outcomes)
     storage.engine.dispose()
     return int(counterpart._study._study_id)
 
@@ -173,6 +178,18 @@ def test_an_empty_database_gives_an_empty_dashboard(engine: Engine) -> None:
     with _served(engine) as (url, _):
         status, studies = _request(f"{url}api/studies", "GET")
     assert (status, json.loads(studies)) == (200, {"study_summaries": []})
+
+
+def test_a_storage_that_fails_is_one_line_and_no_traceback(engine: Engine) -> None:
+    with _served(engine) as (url, process):
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE public.studies CASCADE"))
+        status, _ = _request(f"{url}api/studies", "GET")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=20)
+    assert status == 500
+    assert said.startswith('a request could not be answered: relation "studies" does not exist')
+    assert len(said.splitlines()) == 1
 
 
 def test_what_belongs_to_the_queue_cannot_be_changed(engine: Engine, study_id: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cubeopt.db.tables import RunState
+from cubeopt.db.tables import RunState, StudyState
 from cubeopt.report import picture as pictures
 from cubeopt.report.picture import Picture, Stroke, picture
 from cubeopt.report.summary import Records, curves, summarize, trial_rows
@@ -40,7 +40,7 @@ def _strokes(strokes: list[Stroke]) -> dict[str, list[list[tuple[float, float]]]
 def test_every_run_is_a_curve_of_its_state(story: Any) -> None:
     story.short(0, [0.9, 0.8, 0.7], COMPLETE).short(1, [1.0], PRUNED)
     story.short(2, [0.95, 0.9], RUNNING).short(3, [0.97], RunState.WAITING)
-    shown = _picture(story.records())
+    shown = _picture(story.records(state=StudyState.RUNNING))
     assert _strokes(shown.curves) == {
         "pruned (1)": [[(1, 1.0)]],
         "running (2)": [[(1, 0.95), (2, 0.9)], [(1, 0.97)]],
@@ -51,6 +51,12 @@ def test_every_run_is_a_curve_of_its_state(story: Any) -> None:
         "running (2)": [[(2, 0.9), (3, 0.97)]],
         "complete (1)": [[(0, 0.7)]],
     }
+
+
+def test_in_a_study_that_has_ended_nothing_is_running(story: Any) -> None:
+    story.short(0, [0.9], COMPLETE).short(1, [0.97], RunState.WAITING)
+    shown = _picture(story.records())
+    assert {stroke.label for stroke in shown.curves} == {"complete (1)", "unfinished (1)"}
 
 
 def test_a_full_run_begins_where_its_own_short_run_ended(story: Any) -> None:

@@ -74,7 +74,7 @@ def test_values_with_a_condition_that_a_sampler_does_not_model_are_told(
     assert _notes({"name": name}, search=search, rungs={"rule": "none"}) == said
 
 
-@pytest.mark.parametrize("name", ["tpe", "cmaes"])
+@pytest.mark.parametrize("name", ["tpe", "cmaes", "mfgp"])
 def test_a_budget_that_ends_before_the_sampler_begins_is_told(name: str) -> None:
     (note,) = _notes({"name": name, "startup_trials": 20})
     assert note == "sampler.startup_trials is 20, budget.trials is 20: all trials are random"
