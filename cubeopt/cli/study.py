@@ -1,6 +1,7 @@
 """`cubeopt study`: create studies, look at them, steer them, take the winner out."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,22 +36,31 @@ def create(
     exist_ok: Annotated[
         bool, typer.Option("--exist-ok", help="Fine if it exists, made from the same file.")
     ] = False,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="STUDY", help="Its trials teach the sampler; repeatable."),
+    ] = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Put the study in FILE into the storage; workers start on it at once."""
+    """Put the study in FILE into the storage; workers start on it at once.
+
+    With --from its sampler begins with what the trials of another study of the same data tell of
+    the space of this one.
+    """
     from cubeopt.search import advice, study
 
     spec = study.load(file, name)
     loaded = settings.load(storage)
     with connected(loaded) as engine:
         # torch is loaded only here, after the file has been found good.
-        from cubeopt.service import studies
+        from cubeopt.service import studies, teaching
 
-        record, made = studies.existing(engine, spec), False
+        record, made, taught = studies.existing(engine, spec), False, []
         if record is None:
+            taught = teaching.taught(engine, spec, source or [])
             try:
-                record, made = studies.create(engine, loaded, spec), True
+                record, made = studies.create(engine, loaded, spec, taught), True
             except StudyError:
                 record = studies.existing(engine, spec)
                 if record is None:
@@ -73,15 +83,54 @@ def create(
         "dataset": record.dataset,
         "dataset_fingerprint": record.dataset_fingerprint,
     }
-    notes = advice.notes(spec)
+    notes = advice.notes(spec, sum(len(each.priors) for each in taught))
     if as_json:
-        print_json({**row, "notes": notes})
+        told = [
+            {"study": each.study, "trials": len(each.priors), "left_out": each.left_out}
+            for each in taught
+        ]
+        print_json({**row, "warm_start": told, "notes": notes})
         return
     facts(row, as_json)
+    for each in taught:
+        say(f"warm start: {each}")
     for note in notes:
         say(f"note: {note}")
     if made:
         say("next: cubeopt worker --gpu 0   (or --cpu)")
+
+
+@app.command(
+    short_help="Give a study that exists another space, budget, sampler or promotion.",
+    epilog="\b\nExample: cubeopt study revise studies/cube8.yaml --name cube8-monday",
+)
+def revise(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Its study file, changed.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Instead of the name in the file.")
+    ] = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Give a study another file; search, sampler, promotion and budget may differ.
+
+    Its trials stay. Those outside the new space teach the sampler no more, but count in all else.
+    A complete study goes on if the new file leaves it something to do.
+    """
+    from cubeopt.search import study
+
+    spec = study.load(file, name)
+    with connected(settings.load(storage)) as engine:
+        from cubeopt.service import revising
+
+        done = revising.revise(engine, spec)
+    if as_json:
+        print_json(asdict(done))
+        return
+    if not done.changed:
+        say(f"study {done.study} is like this already")
+        return
+    results.print_revised(done)
 
 
 @app.command("list", epilog="\b\nExample: cubeopt study list --json")
@@ -146,7 +195,8 @@ def show(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     short = summary.summarize(found.study, found.trials, found.runs, found.measured, found.attempts)
     if as_json:
         budgets, rows = results.budgets(found), results.rows(found)
-        print_json({**short.as_json(), "budgets": budgets, "runs": rows})
+        past = found.past.as_json()
+        print_json({**short.as_json(), **past, "budgets": budgets, "runs": rows})
         return
     results.print_trials(found, short)
     results.print_best(short)
