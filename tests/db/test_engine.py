@@ -128,7 +128,7 @@ _OLD_RUN = """
 def test_tables_newer_than_the_code_are_refused(engine: Engine, database_url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE cubeopt.alembic_version SET version_num = '9999'"))
-    with pytest.raises(SchemaError, match=r"revision '9999'.*up to '0005'; update cubeopt"):
+    with pytest.raises(SchemaError, match=r"revision '9999'.*up to '0006'; update cubeopt"):
         db_engine.connect(settings(database_url))
 
 

@@ -10,8 +10,8 @@ from cubeopt.db.outcomes import Outcome, Wish
 from cubeopt.db.priors import Prior
 from cubeopt.db.tables import RunState
 from cubeopt.search import study
-from cubeopt.search.memory import Drawn, Memory
 from cubeopt.search.inheritance import Room
+from cubeopt.search.memory import Drawn, Memory
 from cubeopt.search.space import Point
 from cubeopt.search.study import StudySpec
 
