@@ -104,17 +104,7 @@ def enqueue(
 
     A number that a person wished for is free for what grants the wish.
     """
-    rows = [
-        {
-            "number": trial.number,
-            "params": dict(trial.params),
-            "spec": dict(trial.spec),
-            "pack_key": trial.pack_key,
-            "target_epochs": trial.target_epochs,
-            "notes": dict(trial.notes),
-        }
-        for trial in trials
-    ]
+    rows = [vars(trial) for trial in trials]  # its fields have the names of the columns
     with transaction(engine) as connection:
         spec = None if drawn_by is None else _json(drawn_by)
         values = {"study_id": study_id, "rows": _json(rows), "spec": spec}
