@@ -84,6 +84,8 @@ def create(
         "dataset_fingerprint": record.dataset_fingerprint,
     }
     notes = advice.notes(spec, sum(len(each.priors) for each in taught))
+    if source and not made:
+        notes.append(f"study {spec.name} exists: what teaches it was decided when it was made")
     if as_json:
         told = [
             {"study": each.study, "trials": len(each.priors), "left_out": each.left_out}

@@ -13,6 +13,7 @@ from cubeopt.db.tables import RunState
 from cubeopt.search import space
 from cubeopt.search.space import Point
 from cubeopt.search.study import StudySpec
+from cubeopt.trial import TrialSpec
 
 # They decide nothing about a result: the data go by their fingerprint, and a seed is a draw of the
 # weights like any other, unless it is searched.
@@ -37,7 +38,7 @@ class Room:
 
     def __init__(self, spec: StudySpec) -> None:
         self._search, self._distributions = spec.search, spec.distributions()
-        self._base = spec.base_trial.flat()
+        self._base, self._defaults = spec.base_trial.flat(), TrialSpec().flat()
         self._seeded = "seed" in spec.base
 
     def values(self, params: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -51,7 +52,11 @@ class Room:
         return None if isinstance(found, Misfit) else found
 
     def place(self, values: Mapping[str, Any]) -> Point | Misfit:
-        """The point of a trial with all these *values*, or why there is none."""
+        """The point of a trial with all these *values*, or why there is none.
+
+        A value that an older version did not have is the default, as when the trial is trained.
+        """
+        values = {**self._defaults, **values}
         point: Point = {}
         outside = []
         for name in space.ordered(self._search):

@@ -38,6 +38,10 @@ def test_a_study_begins_with_what_an_earlier_one_found_and_says_so(
     made = cli("study", "create", file, "--from", "tiny", "--json").json
     assert made["warm_start"] == [{"study": "tiny", "trials": 6, "left_out": {}}]
     assert made["notes"] == []  # without what it was taught, all three would be random
+    again = cli("study", "create", file, "--from", "tiny", "--exist-ok", "--json").json
+    assert again["warm_start"] == []
+    note = "study next exists: what teaches it was decided when it was made"
+    assert note in again["notes"]
     assert cli("study", "delete", "tiny", "--yes").code == 0
     _worked(spawn)
     shown = cli("study", "show", "next").out

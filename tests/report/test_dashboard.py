@@ -126,16 +126,29 @@ def two_objectives(engine: Engine) -> int:
     spec = study.parse(content, "two.yaml")
     storage = mirror.open_storage(optuna_url(engine))
     counterpart = mirror.Mirror(storage, spec)
-    for number, point in counterpart.ask(9, 0)[:8]:
-        counterpart.report(number, 1, 0.9)
-        usage = 0.01 if number == 0 else 0.3
-        counterpart.bound(number, spec.goal.excesses({"validation/usage_min": usage}))
-        if number < 6:
-            counterpart.tell_complete(number, 0.1 * number, 1000.0 - point["lattice_steps"])
-        else:
-            counterpart.tell_pruned(number, *((0.9, 700.0) if number == 6 else ()))
+    *drawn, last = memory.Memory(spec, []).ask(9)
+    counterpart.show(
+        [*map(_of_two, drawn), replace(_told(last), state=RunState.RUNNING, finished_at=None)]
+    )
     storage.engine.dispose()
     return int(counterpart._study._study_id)
+
+
+def _of_two(drawn: memory.Drawn) -> Outcome:
+    """The first six are complete, the next is pruned, and the last has diverged."""
+    number, parameters = drawn.number, 1000.0 - drawn.params["lattice_steps"]
+    fvu, parameters = (0.1 * number, parameters) if number < 6 else (0.9, 700.0)
+    usage = 0.01 if number == 0 else 0.3
+    return replace(
+        _told(drawn),
+        state=RunState.COMPLETE if number < 6 else RunState.PRUNED,
+        value=fvu if number < 7 else None,
+        metrics={
+            "validation/fvu": fvu,
+            "validation/usage_min": usage,
+            "parameters": parameters,
+        },
+    )
 
 
 def test_two_objectives_with_a_constraint_have_their_names_values_and_front(
@@ -256,17 +269,17 @@ def revised(engine: Engine) -> int:
     }
     after = study.parse({"name": "revised", "search": search}, "revised.yaml")
     storage = mirror.open_storage(optuna_url(engine))
-    first = [_told(each, before) for each in memory.Memory(before, []).ask(8)]
+    first = [_told(each) for each in memory.Memory(before, []).ask(8)]
     running = replace(first[7], state=RunState.RUNNING, finished_at=None)
     mirror.Mirror(storage, before).show([*first[:7], running])
     asked = memory.Memory(after, first, revision=1).ask(8)
     counterpart = mirror.Mirror(storage, after, [before])
-    counterpart.show([first[7], *(_told(each, after) for each in asked)])
+    counterpart.show([first[7], *(_told(each) for each in asked)])
     storage.engine.dispose()
     return int(counterpart._study._study_id)
 
 
-def _told(drawn: memory.Drawn, spec: study.StudySpec) -> Outcome:
+def _told(drawn: memory.Drawn) -> Outcome:
     value = 1.0 - 0.02 * drawn.number
     return Outcome(
         number=drawn.number,

@@ -63,6 +63,15 @@ def test_any_other_value_makes_it_none_and_is_named(
     assert (found.base, tuple(sorted(found.outside))) == (base, outside)
 
 
+def test_a_value_that_an_older_version_did_not_have_is_the_default() -> None:
+    room = Room(spec())
+    values = room.values(POINT, 7)
+    del values["input_noise"]
+    assert room.place(values) == POINT
+    del values["dropout"]  # the default is 0, the base's .25
+    assert room.place(values) == Misfit(("dropout",), ())
+
+
 def test_a_misfit_is_told_by_its_base_or_else_by_its_place() -> None:
     assert str(Misfit(("dropout", "task"), ("seed",))) == "other base values (dropout, task)"
     assert str(Misfit((), ("seed",))) == "outside the space (seed)"
