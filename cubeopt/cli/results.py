@@ -8,6 +8,7 @@ from cubeopt.cli.printing import cell, say, table
 if TYPE_CHECKING:
     from cubeopt.report.ranking import Best
     from cubeopt.report.summary import Records, Summary
+    from cubeopt.service.revising import Revised
 
 
 def rows(found: "Records") -> list[dict[str, Any]]:
@@ -33,6 +34,8 @@ def print_trials(found: "Records", short: "Summary") -> None:
     )
     for each in found.budgets:
         say(str(each))
+    for line in found.past.lines():
+        say(line)
     shown = rows(found)
     if not shown:
         say("no trials yet; start a worker with: cubeopt worker --gpu 0   (or --cpu)")
@@ -62,6 +65,26 @@ def print_trials(found: "Records", short: "Summary") -> None:
             f"no trial is promoted: promotion.reduction_factor takes one in {factor:g} that are "
             f"complete, and {complete or 'none'} {'is' if complete < 2 else 'are'}"
         )
+
+
+def print_revised(done: "Revised") -> None:
+    """What a revision changed, and what becomes of the trials and the study."""
+    say(f"study {done.study}: revised {', '.join(done.changed)}")
+    if {"search", "sampler"} & set(done.changed):
+        known = done.fitting + done.outside
+        say(f"{done.fitting} of the {known} trials asked for before teach the sampler")
+        if done.waiting_outside:
+            numbers = ", ".join(map(str, done.waiting_outside))
+            say(
+                f"outside the new space, but waiting to be trained: {numbers} (end one with: "
+                f"cubeopt trial prune {done.study} NUMBER)"
+            )
+    if done.state != done.state_before:
+        say(f"it was {done.state_before} and is {done.state} again")
+    elif done.state == "complete":
+        say("it stays complete: nothing is left to do, or a budget is spent")
+    elif done.state != "running":
+        say(f"it is {done.state}; go on with: cubeopt study resume {done.study}")
 
 
 def _because(reason: str | None) -> str:

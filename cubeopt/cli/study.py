@@ -1,6 +1,7 @@
 """`cubeopt study`: create studies, look at them, steer them, take the winner out."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,9 @@ from cubeopt.cli.printing import facts, print_json, say, table
 from cubeopt.errors import InputError, StudyError
 
 if TYPE_CHECKING:
+    from cubeopt.db.records import StudyRecord
     from cubeopt.report.summary import Records
+    from cubeopt.search.study import StudySpec
 
 app = typer.Typer(
     help="Create studies, look at them, steer them, take the winner out.",
@@ -35,10 +38,18 @@ def create(
     exist_ok: Annotated[
         bool, typer.Option("--exist-ok", help="Fine if it exists, made from the same file.")
     ] = False,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="STUDY", help="Its trials teach the sampler; repeatable."),
+    ] = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Put the study in FILE into the storage; workers start on it at once."""
+    """Put the study in FILE into the storage; workers start on it at once.
+
+    With --from its sampler begins with what the trials of another study of the same data tell of
+    the space of this one.
+    """
     from cubeopt.search import advice, study
 
     spec = study.load(file, name)
@@ -47,20 +58,37 @@ def create(
         # torch is loaded only here, after the file has been found good.
         from cubeopt.service import studies
 
-        record, made = studies.existing(engine, spec), False
-        if record is None:
-            try:
-                record, made = studies.create(engine, loaded, spec), True
-            except StudyError:
-                record = studies.existing(engine, spec)
-                if record is None:
-                    raise
+        record, made, taught = studies.create_once(engine, loaded, spec, source or [])
         if not made and not exist_ok:
             raise StudyError(
                 f"a study {spec.name!r} exists already, made from an equal file; give this one "
                 "another name with --name, or accept that one with --exist-ok"
             )
-    row = {
+    row = _created(record, made, spec)
+    notes = advice.notes(spec, sum(len(each.priors) for each in taught))
+    if source and not made:
+        notes.append(f"study {spec.name} exists: what teaches it was decided when it was made")
+    if as_json:
+        told = [
+            {"study": each.study, "trials": len(each.priors), "left_out": each.left_out}
+            for each in taught
+        ]
+        print_json({**row, "warm_start": told, "notes": notes})
+        return
+    if row["trials"] is None:
+        row["trials"] = "as many as the budget has room for"
+    facts(row, as_json)
+    for each in taught:
+        say(f"warm start: {each}")
+    for note in notes:
+        say(f"note: {note}")
+    if made:
+        say("next: cubeopt worker --gpu 0   (or --cpu)")
+
+
+def _created(record: "StudyRecord", made: bool, spec: "StudySpec") -> dict[str, Any]:
+    """What there is to say of a study that was just put into the storage, or found there."""
+    return {
         "name": record.name,
         "created": made,
         "state": str(record.state),
@@ -74,17 +102,39 @@ def create(
         "dataset": record.dataset,
         "dataset_fingerprint": record.dataset_fingerprint,
     }
-    notes = advice.notes(spec)
+
+
+@app.command(
+    short_help="Give a study that exists another space, budget, sampler or promotion.",
+    epilog="\b\nExample: cubeopt study revise studies/cube8.yaml --name cube8-monday",
+)
+def revise(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Its study file, changed.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Instead of the name in the file.")
+    ] = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Give a study another file; search, sampler, promotion and budget may differ.
+
+    Its trials stay. Those outside the new space teach the sampler no more, but count in all else.
+    A complete study goes on if the new file leaves it something to do.
+    """
+    from cubeopt.search import study
+
+    spec = study.load(file, name)
+    with connected(settings.load(storage)) as engine:
+        from cubeopt.service import revising
+
+        done = revising.revise(engine, spec)
     if as_json:
-        print_json({**row, "notes": notes})
+        print_json(asdict(done))
         return
-    if row["trials"] is None:
-        row["trials"] = "as many as the budget has room for"
-    facts(row, as_json)
-    for note in notes:
-        say(f"note: {note}")
-    if made:
-        say("next: cubeopt worker --gpu 0   (or --cpu)")
+    if not done.changed:
+        say(f"study {done.study} is like this already")
+        return
+    results.print_revised(done)
 
 
 @app.command("list", epilog="\b\nExample: cubeopt study list --json")
@@ -151,7 +201,8 @@ def show(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     short = summary.summarize(found.study, found.trials, found.runs, found.measured, found.attempts)
     if as_json:
         budgets, rows = results.budgets(found), results.rows(found)
-        print_json({**short.as_json(), "budgets": budgets, "runs": rows})
+        past = found.past.as_json()
+        print_json({**short.as_json(), **past, "budgets": budgets, "runs": rows})
         return
     results.print_trials(found, short)
     results.print_best(short)

@@ -55,12 +55,16 @@ def spent(engine: Engine, study_id: int, spec: Mapping[str, Any]) -> Account | N
 
     That of trials ends nothing: those that were asked for go on.
     """
-    given = [name for name in _NAMES[1:] if name in spec.get("budget", {})]
-    if not given:
+    if set(spec.get("budget", {})) <= {"trials"}:
         return None
     with transaction(engine) as connection:
-        found = _accounts(connection, study_id, given)
-    return next((each for each in found if each.spent), None)
+        return first_spent(connection, study_id, spec)
+
+
+def first_spent(connection: Connection, study_id: int, spec: Mapping[str, Any]) -> Account | None:
+    """As `spent`, within a transaction."""
+    given = [name for name in _NAMES[1:] if name in spec.get("budget", {})]
+    return next((each for each in _accounts(connection, study_id, given) if each.spent), None)
 
 
 def exhausted(connection: Connection, study_id: int, spec: Mapping[str, Any]) -> bool:

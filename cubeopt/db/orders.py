@@ -4,8 +4,11 @@ A statement moves what is in a state that allows it and wakes the workers. When 
 second look says why: it stands there already, or it may not.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import Engine, text
 
@@ -79,8 +82,8 @@ def _check_budgets(engine: Engine, name: str) -> None:
     spent = budgets.spent(engine, record.id, record.spec)
     if spent is not None:
         raise StateError(
-            f"study {name!r} cannot go on: {spent}; create one with a larger budget under another "
-            "name: cubeopt study create FILE --name NAME"
+            f"study {name!r} cannot go on: {spent}; give it a larger budget with: cubeopt study "
+            "revise FILE"
         )
 
 
@@ -103,9 +106,18 @@ _STEER = text(f"""
 """)
 
 
-def end(engine: Engine, study_id: int, state: StudyState, reason: str) -> bool:
-    """End a running study and wake its workers; False when a person has moved it meanwhile."""
-    values = {"study_id": study_id, "state": state, "reason": reason}
+def end(
+    engine: Engine,
+    study_id: int,
+    state: StudyState,
+    reason: str,
+    seen: Mapping[str, Any] | None = None,
+) -> bool:
+    """End a running study and wake its workers; False when a person has moved it meanwhile, or
+    its file is not the one that was *seen* any more.
+    """
+    spec = None if seen is None else json.dumps(seen, allow_nan=False)
+    values = {"study_id": study_id, "state": state, "reason": reason, "spec": spec}
     with transaction(engine) as connection:
         return connection.execute(_END, values).first() is not None
 
@@ -116,6 +128,7 @@ _END = text(f"""
         SET state = :state, state_reason = :reason, state_since = clock_timestamp(),
             ran_seconds = {RAN_SECONDS}, finished_at = clock_timestamp()
         WHERE id = :study_id AND state = 'running'
+            AND spec = coalesce(CAST(:spec AS jsonb), spec)
         RETURNING id
     )
     SELECT id, pg_notify('cubeopt', 'study') FROM ended

@@ -93,25 +93,21 @@ def retire(engine: Engine, worker_id: int) -> None:
 _RETIRE = text("UPDATE cubeopt.workers SET state = 'gone' WHERE id = :id")
 
 
-def enqueue(engine: Engine, study_id: int, trials: Sequence[NewTrial]) -> bool:
+def enqueue(
+    engine: Engine,
+    study_id: int,
+    trials: Sequence[NewTrial],
+    drawn_by: Mapping[str, Any] | None = None,
+) -> bool:
     """Write trials with their waiting short runs; False, and nothing written, when one of the
-    numbers is taken or the study does not run.
+    numbers is taken, the study does not run, or its file is not *drawn_by* any more.
 
     A number that a person wished for is free for what grants the wish.
     """
-    rows = [
-        {
-            "number": trial.number,
-            "params": dict(trial.params),
-            "spec": dict(trial.spec),
-            "pack_key": trial.pack_key,
-            "target_epochs": trial.target_epochs,
-            "notes": dict(trial.notes),
-        }
-        for trial in trials
-    ]
+    rows = [vars(trial) for trial in trials]  # its fields have the names of the columns
     with transaction(engine) as connection:
-        values = {"study_id": study_id, "rows": _json(rows)}
+        spec = None if drawn_by is None else _json(drawn_by)
+        values = {"study_id": study_id, "rows": _json(rows), "spec": spec}
         if connection.execute(_ENQUEUE, values).rowcount == len(rows):
             return True
         connection.rollback()
@@ -125,7 +121,10 @@ _ENQUEUE = text("""
                 number int, params jsonb, spec jsonb, pack_key text, target_epochs int, notes jsonb
             )
     ), running AS (
-        SELECT id FROM cubeopt.studies WHERE id = :study_id AND state = 'running' FOR SHARE
+        SELECT id FROM cubeopt.studies
+        WHERE id = :study_id AND state = 'running'
+            AND spec = coalesce(CAST(:spec AS jsonb), spec)
+        FOR SHARE
     ), written AS (
         INSERT INTO cubeopt.trials AS trial (study_id, number, params, notes)
         SELECT study.id, number, params, notes FROM new, running study ORDER BY number

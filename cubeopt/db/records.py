@@ -1,7 +1,7 @@
 """What stands in the storage, as frozen values."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Engine, Float, Select, and_, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from cubeopt.db import tables
+from cubeopt.db import priors, tables
 from cubeopt.db.engine import transaction
+from cubeopt.db.priors import Prior
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState, WorkerState
 from cubeopt.errors import StudyError, UnknownNameError
 from cubeopt.trial import did_you_mean
@@ -149,8 +150,12 @@ def create_study(
     dataset_rows: Mapping[str, int],
     baselines: Mapping[str, Any],
     code_version: str,
+    taught_by: Sequence[Prior] = (),
 ) -> StudyRecord:
-    """Write a new study in the state 'running'; StudyError when the name is taken."""
+    """Write a new study in the state 'running', and what teaches its sampler from the start.
+
+    Raises StudyError when the name is taken.
+    """
     values = {
         "name": name,
         "spec": dict(spec),
@@ -164,10 +169,12 @@ def create_study(
     }
     statement = insert(_studies).values(values).on_conflict_do_nothing(index_elements=["name"])
     with transaction(engine) as connection:
-        if connection.execute(statement.returning(_studies.c.id)).first() is None:
+        study_id = connection.execute(statement.returning(_studies.c.id)).scalar()
+        if study_id is None:
             raise StudyError(
                 f"a study named {name!r} exists already; give another name with --name"
             )
+        priors.write(connection, study_id, taught_by)
     return study(engine, name)
 
 

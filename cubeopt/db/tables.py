@@ -125,7 +125,7 @@ studies = Table(
     metadata,
     _id(),
     Column("name", Text, nullable=False),
-    Column("spec", JSONB, nullable=False),  # the content of the study file
+    Column("spec", JSONB, nullable=False),  # the content of the study file, as last revised
     Column("state", _Word(StudyState), nullable=False, server_default=StudyState.RUNNING),
     Column("state_reason", Text),
     Column("direction", Text, nullable=False),
@@ -163,6 +163,32 @@ trials = Table(
     UniqueConstraint("study_id", "number"),
     Index("trials_untold", "study_id", "number", postgresql_where=text("NOT told")),
     Index("trials_wished", "study_id", "number", postgresql_where=text("NOT drawn")),
+)
+
+# Trials of earlier studies that teach the sampler, as they were when the study was created.
+priors = Table(
+    "priors",
+    metadata,
+    Column("study_id", ForeignKey(studies.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),  # in which it is told of them
+    Column("source", Text, nullable=False),  # the earlier study, which may be gone
+    Column("number", Integer, nullable=False),  # there
+    Column("spec", JSONB, nullable=False),  # a TrialSpec, flat
+    Column("state", _Word(RunState), nullable=False),
+    Column("value", Float(53)),  # the objective at the last epoch; NULL when it diverged
+    Column("values", JSONB, nullable=False),  # by epoch
+    Column("metrics", JSONB, nullable=False),  # at the last of them
+    _one_of("state", RunState),
+)
+
+revisions = Table(
+    "revisions",
+    metadata,
+    _id(),
+    Column("study_id", ForeignKey(studies.c.id, ondelete="CASCADE"), nullable=False),
+    Column("spec", JSONB, nullable=False),  # the content of the study file before
+    _now("created_at"),
+    Index("revisions_study", "study_id", "id"),
 )
 
 workers = Table(

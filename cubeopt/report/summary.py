@@ -2,19 +2,20 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import pandas
 
-from cubeopt.db import budgets, records
+from cubeopt.db import budgets, priors, records, revisions
 from cubeopt.db.budgets import Account
 from cubeopt.db.engine import Engine
 from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, StudyRecord, TrialRecord
 from cubeopt.db.tables import RunKind, RunState
 from cubeopt.report import agreement, doubts, origins, ranking, replicates
 from cubeopt.report.agreement import Agreement
+from cubeopt.report.past import Past, past
 from cubeopt.report.ranking import Best, FrontRun, Measured
 from cubeopt.report.replicates import Replicates
 from cubeopt.search import objective
@@ -81,6 +82,7 @@ class Records:
     epochs: list[EpochRecord]
     attempts: list[AttemptRecord]
     budgets: list[Account]
+    past: Past = field(default_factory=lambda: Past({}, {}))
 
     @property
     def goal(self) -> Goal:
@@ -102,6 +104,7 @@ def load(engine: Engine, name: str) -> Records:
         epochs=records.epochs(engine, study.id),
         attempts=records.attempts(engine, study.id),
         budgets=budgets.accounts(engine, study.id),
+        past=past(study, priors.read(engine, study.id), revisions.read(engine, study.id)),
     )
 
 

@@ -5,12 +5,15 @@ from cubeopt.search.samplers import Cmaes, Gp, Grid, Mfgp, Nsgaii, Tpe
 from cubeopt.search.study import StudySpec
 
 
-def notes(spec: StudySpec) -> list[str]:
-    """One line for each limit; none for a study without any."""
+def notes(spec: StudySpec, taught: int = 0) -> list[str]:
+    """One line for each limit; none for a study without any.
+
+    *taught* trials of earlier studies are known to the sampler from the start.
+    """
     found = [
         _budget(spec),
         _chance(spec),
-        _startup(spec),
+        _startup(spec, taught),
         _pruned(spec),
         _promoted(spec),
         _bounds(spec),
@@ -68,10 +71,10 @@ def _chance(spec: StudySpec) -> str | None:
     )
 
 
-def _startup(spec: StudySpec) -> str | None:
+def _startup(spec: StudySpec, taught: int) -> str | None:
     """A budget that is spent before the sampler begins."""
     sampler, trials = spec.sampler, spec.budget.trials
-    if trials is None:
+    if trials is None or taught:
         return None
     if isinstance(sampler, Nsgaii) and sampler.population >= trials:
         return (

@@ -6,12 +6,12 @@ coordinator writes the same facts again and nothing counts twice.
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from cubeopt.db import engine, showcase
 from cubeopt.db.outcomes import Outcome
 from cubeopt.errors import StorageError, StudyError
-from cubeopt.search import memory
+from cubeopt.search import memory, space
 from cubeopt.search.study import StudySpec
 
 
@@ -30,9 +30,12 @@ class Mirror:
     Optuna numbers trials in the order in which they are written, so they are written by number.
     """
 
-    def __init__(self, storage: RDBStorage, spec: StudySpec) -> None:
+    def __init__(
+        self, storage: RDBStorage, spec: StudySpec, earlier: Sequence[StudySpec] = ()
+    ) -> None:
+        """*earlier*, the oldest first, is what the study was before it was revised."""
         self._storage, self._goal = storage, spec.goal
-        self._distributions = memory.distributions(spec)
+        self._distributions = [memory.distributions(each) for each in (spec, *reversed(earlier))]
         self._study = optuna.create_study(
             storage=storage,
             study_name=spec.name,
@@ -56,12 +59,29 @@ class Mirror:
                 trials.append(_row(memory.lost(), self.count))
                 self.count += 1
             self.count = max(self.count, outcome.number + 1)
-            shown = memory.frozen(outcome, self._distributions, self._goal)
+            drawn_from = self._drawn_from(outcome.params)
+            shown = memory.frozen(outcome, drawn_from, self._goal)
             trials.append(_row(shown, outcome.number))
         unended = showcase.show(self._storage.engine, self._study._study_id, trials, self._ids)
         for trial in trials:
             self._ids.pop(trial["number"], None)
         self._ids |= unended
+
+    def _drawn_from(self, params: Mapping[str, Any]) -> Mapping[str, BaseDistribution]:
+        """For each value the newest interval, or choices, that it lies in."""
+        newest = self._distributions[0]
+        if len(self._distributions) == 1:
+            return newest
+        names = [*newest, *sorted(set(params) - set(newest))]
+        return {
+            name: next(
+                each[name]
+                for each in self._distributions
+                if name in each and space.holds(each[name], params[name])
+            )
+            for name in names
+            if name in params
+        }
 
     def abandon(self, known: set[int]) -> None:
         """Tell trials that are not *known* to us, and would wait or run for ever, as failed."""

@@ -191,6 +191,19 @@ def seed(spec: Sampler, asked: int) -> int:
     return int.from_bytes(digest[:4])  # NumPy takes 32 bits
 
 
+def learns(spec: Sampler) -> bool:
+    """Whether it makes anything of trials that it did not ask for."""
+    return isinstance(spec, Tpe | Gp | Mfgp | Nsgaii)
+
+
+def adopted(spec: Sampler) -> dict[str, Any]:
+    """What has to stand beside a trial that the sampler did not ask for, so that it learns of it.
+
+    NSGA-II takes such trials for its first generation.
+    """
+    return {NSGAIISampler._get_generation_key(): 0} if isinstance(spec, Nsgaii) else {}
+
+
 def build(spec: Tpe | Random | Cmaes | Gp | Nsgaii, asked: int, conditional: bool) -> BaseSampler:
     """Optuna's sampler for the point before which *asked* were asked.
 

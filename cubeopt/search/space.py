@@ -149,6 +149,15 @@ def corners(search: Search, names: Collection[str]) -> list[Point]:
     return points
 
 
+def holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether the *distribution* can give *value*."""
+    try:
+        inner = distribution.to_internal_repr(value)
+        return distribution._contains(inner) and distribution.to_external_repr(inner) == value
+    except (ValueError, TypeError):
+        return False
+
+
 def every_value(distribution: BaseDistribution) -> list[Any] | None:
     """All values of a choice or of a count; None where there is no end of them."""
     if isinstance(distribution, CategoricalDistribution):

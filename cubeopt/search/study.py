@@ -241,6 +241,12 @@ def parse(content: Mapping[str, Any], where: str) -> StudySpec:
     return spec
 
 
+def redrawn(files: Sequence[Mapping[str, Any]]) -> int:
+    """How often the space or the sampler changed over the *files* of a study, the oldest first."""
+    parts = [(each["search"], each.get("sampler")) for each in files]
+    return sum(one != other for one, other in itertools.pairwise(parts))
+
+
 def planned(content: Mapping[str, Any]) -> int | None:
     """How many trials a study in the storage has at most, as `StudySpec.trials`.
 

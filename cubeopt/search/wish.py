@@ -5,6 +5,7 @@ from typing import Any
 
 from cubeopt import trial
 from cubeopt.errors import ConfigError
+from cubeopt.search import space
 from cubeopt.search.study import StudySpec
 
 
@@ -49,19 +50,14 @@ def _check_conditions(spec: StudySpec, params: Mapping[str, Any]) -> None:
 
 def _inside(spec: StudySpec, name: str, value: Any) -> Any:
     searched, distribution = spec.search[name], spec.distributions()[name]
-    try:
-        drawn = distribution.to_external_repr(distribution.to_internal_repr(value))
-        inside = distribution._contains(distribution.to_internal_repr(value)) and drawn == value
-    except (ValueError, TypeError):
-        inside = False
-    if not inside:
+    if not space.holds(distribution, value):
         allowed = (
             f"one of {list(searched.choices)}"
             if searched.choices is not None
             else f"from {searched.low} to {searched.high}"
         )
         raise ConfigError(f"study {spec.name}: {name} is searched {allowed}, got {value!r}")
-    return drawn
+    return distribution.to_external_repr(distribution.to_internal_repr(value))
 
 
 def _number(text: str) -> Any:

@@ -7,6 +7,7 @@ one goes on from what they say.
 import logging
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.storages import RDBStorage
 
@@ -18,8 +19,10 @@ from cubeopt.db import (
     notices,
     orders,
     outcomes,
+    priors,
     queue,
     records,
+    revisions,
 )
 from cubeopt.db.budgets import Account
 from cubeopt.db.engine import Engine, optuna_url
@@ -71,6 +74,7 @@ def coordinate(engine: Engine, stop: threading.Event, tick: float = TICK_SECONDS
 class _Opened:
     """A study that runs: its file, what its sampler knows, and its counterpart in Optuna."""
 
+    content: dict[str, Any]  # the file
     spec: StudySpec
     memory: Memory
     mirror: Mirror
@@ -178,17 +182,31 @@ class Coordinator:
         return any(each[RunState.RUNNING] for each in counts)
 
     def _opened(self, record: StudyRecord) -> _Opened:
-        """The study's file, memory and counterpart, made from the tables at first sight."""
-        if record.id not in self._studies:
+        """The study's file, memory and counterpart, made from the tables at first sight, and anew
+        when it was revised.
+        """
+        opened = self._studies.get(record.id)
+        if opened is None or opened.content != record.spec:
             self._leaving.pop(record.id, None)
-            spec = study.parse(record.spec, f"study {record.name}")
-            samplers.check_installed(spec.sampler)
-            counterpart = Mirror(self._storage, spec)
-            known = outcomes.read(self._engine, record.id, spec.goal.keys)
-            counterpart.abandon({each.number for each in known})
-            memory = Memory(spec, known, numbered=counterpart.count)
-            self._studies[record.id] = _Opened(spec, memory, counterpart, spec.trials(), Demand())
-        return self._studies[record.id]
+            self._complete.pop(record.id, None)
+            opened = self._studies[record.id] = self._look(record)
+        return opened
+
+    def _look(self, record: StudyRecord) -> _Opened:
+        spec = study.parse(record.spec, f"study {record.name}")
+        samplers.check_installed(spec.sampler)
+        before = [each.spec for each in revisions.read(self._engine, record.id)]
+        counterpart = Mirror(self._storage, spec, [study.stored(each) for each in before])
+        known = outcomes.read(self._engine, record.id, spec.goal.keys)
+        counterpart.abandon({each.number for each in known})
+        memory = Memory(
+            spec,
+            known,
+            numbered=counterpart.count,
+            priors=priors.read(self._engine, record.id),
+            revision=study.redrawn([*before, record.spec]),
+        )
+        return _Opened(record.spec, spec, memory, counterpart, spec.trials(), Demand())
 
     def _show(self, record: StudyRecord, opened: _Opened) -> bool:
         """Bring Optuna's tables up to date, by some trials; whether others are left."""
@@ -212,7 +230,7 @@ class Coordinator:
         drawn = opened.memory.ask(count, outcomes.wishes(self._engine, record.id))
         opened.demand.offer(each.number for each in drawn)
         if not self._enqueue(record, opened.spec, drawn):
-            # Paused meanwhile, or a number was taken by a wish: look at the tables anew.
+            # Paused or revised meanwhile, or a number was taken by a wish: look at the tables anew.
             del self._studies[record.id]
 
     def _enqueue(self, record: StudyRecord, spec: StudySpec, drawn: list[Drawn]) -> bool:
@@ -229,7 +247,7 @@ class Coordinator:
                     notes=each.notes,
                 )
             )
-        return queue.enqueue(self._engine, record.id, trials)
+        return queue.enqueue(self._engine, record.id, trials, drawn_by=record.spec)
 
     def _promote_early(self, record: StudyRecord, opened: _Opened) -> None:
         """By a factor, trials are promoted as results come."""
@@ -257,7 +275,7 @@ class Coordinator:
         if unended[RunState.WAITING] or unended[RunState.RUNNING]:
             return  # before all runs are read, which may be many
         full = [run for run in records.runs(self._engine, record.id) if run.kind == RunKind.FULL]
-        if spec.promotion.top and not full and self._promote(record, spec):
+        if spec.promotion.top and self._promote(record, spec):
             return
         if any(run.state not in ENDED for run in full):
             return
@@ -268,7 +286,7 @@ class Coordinator:
             for run in full
         }
         opened.mirror.note("full runs", noted)
-        state, reason = StudyState.COMPLETE, f"all {opened.trials} trials have ended"
+        state, reason = StudyState.COMPLETE, f"all {opened.memory.asked} trials have ended"
         reached = measures.results(self._engine, record.id, spec.goal.keys)
         nearest = rungs.nearest(spec.goal, reached)
         if not reached:
@@ -291,5 +309,5 @@ class Coordinator:
         self._end(record, StudyState.COMPLETE, reason)
 
     def _end(self, record: StudyRecord, state: StudyState, reason: str) -> None:
-        if orders.end(self._engine, record.id, state, reason):
+        if orders.end(self._engine, record.id, state, reason, seen=record.spec):
             logger.info("study %s: %s, %s", record.name, state, reason)

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,8 @@ from cubeopt.errors import DataError, StateError, StudyError, UnknownNameError
 from cubeopt.lattice import geometry
 from cubeopt.search import mirror, samplers, space, study, wish
 from cubeopt.search.study import StudySpec
+from cubeopt.service import teaching
+from cubeopt.service.teaching import Taught
 from cubeopt.settings import Settings
 from cubeopt.training.feed import check_rows
 
@@ -26,11 +28,36 @@ logger = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 10.0  # for workers that shall give back the runs of a study to be deleted
 
 
-def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
-    """Write *spec* to the storage, with its dataset's fingerprint and baselines."""
+def create_once(
+    engine: Engine, settings: Settings, spec: StudySpec, sources: Sequence[str] = ()
+) -> tuple[StudyRecord, bool, list[Taught]]:
+    """Create *spec*, taught by the studies *sources*, unless it is there, made from an equal file.
+
+    The study, whether it was made now, and by what it is taught. Any number may do so at once.
+    """
+    found = existing(engine, spec)
+    if found is not None:
+        return found, False, []
+    taught_by = teaching.taught(engine, spec, sources)
+    try:
+        return create(engine, settings, spec, taught_by), True, taught_by
+    except StudyError:
+        found = existing(engine, spec)
+        if found is None:
+            raise
+        return found, False, []
+
+
+def create(
+    engine: Engine, settings: Settings, spec: StudySpec, taught_by: Sequence[Taught] = ()
+) -> StudyRecord:
+    """Write *spec* to the storage, with its dataset's fingerprint and baselines.
+
+    Its sampler is taught by the trials of *taught_by*, which have to be of the same data.
+    """
     base = spec.base_trial
     samplers.check_installed(spec.sampler)
-    _check_shapes(spec)
+    check_shapes(spec)
     loaded = dataset.load(settings.dataset_dir(base.plan.dataset))
     if loaded.embeddings.shape[1] != base.shape.embedding_size:
         raise DataError(
@@ -38,12 +65,14 @@ def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
             f"{loaded.folder} has embeddings of {loaded.embeddings.shape[1]}"
         )
     check_rows(loaded, base.plan.task)
+    for each in taught_by:
+        each.check_data(spec.name, loaded.fingerprint)
     with mirror.translated():
         mirror.check_free(optuna_url(engine), spec.name)
     record = records.create_study(
         engine,
         name=spec.name,
-        spec=spec.model_dump(mode="json", exclude_none=True),
+        spec=content(spec),
         direction=spec.objective.direction,
         metric=spec.objective.metric,
         dataset=base.plan.dataset,
@@ -51,10 +80,16 @@ def create(engine: Engine, settings: Settings, spec: StudySpec) -> StudyRecord:
         dataset_rows=loaded.counts(base.plan.task),
         baselines=_baselines(loaded, spec),
         code_version=provenance.code_version(),
+        taught_by=[prior for each in taught_by for prior in each.priors],
     )
     with mirror.translated():
         mirror.create(optuna_url(engine), spec)
     return record
+
+
+def content(spec: StudySpec) -> dict[str, Any]:
+    """The file of a study as the storage has it."""
+    return spec.model_dump(mode="json", exclude_none=True)
 
 
 def existing(engine: Engine, spec: StudySpec) -> StudyRecord | None:
@@ -140,7 +175,7 @@ def _baseline(loaded: Dataset, spec: StudySpec, metric: str) -> dict[str, Any]:
     return asdict(baselines.baselines(loaded, base.plan.task, base.shape.face_cells, metric))
 
 
-def _check_shapes(spec: StudySpec) -> None:
+def check_shapes(spec: StudySpec) -> None:
     """Every shape the search can reach has a lattice that can be wired."""
     names = set(spec.search) & set(type(spec.base_trial.shape).model_fields)
     corners = space.corners(spec.search, names)

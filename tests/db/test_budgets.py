@@ -287,8 +287,8 @@ def test_a_study_without_a_budget_left_cannot_be_resumed_and_says_what_can_be_do
     attempts.release(hands.engine, [lease(claim)])
     orders.end(hands.engine, study.id, StudyState.COMPLETE, "spent")
     said = (
-        "study 'study' cannot go on: budget.epochs is spent: 1 of 1 used; create one with a larger "
-        "budget under another name: cubeopt study create FILE --name NAME"
+        "study 'study' cannot go on: budget.epochs is spent: 1 of 1 used; give it a larger "
+        "budget with: cubeopt study revise FILE"
     )
     with pytest.raises(StateError) as error:
         orders.steer(hands.engine, "study", Order.RESUME)

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -15,13 +16,15 @@ import pytest
 from sqlalchemy import Engine, text
 
 from cubeopt.db.engine import optuna_url
+from cubeopt.db.outcomes import Outcome
 from cubeopt.db.tables import RunState
 from cubeopt.errors import CubeoptError
 from cubeopt.report import dashboard
-from cubeopt.search import mirror
+from cubeopt.search import memory, mirror, study
 from cubeopt.search.study import Range
 
 from ..search.conftest import Search
+from .conftest import MOMENT
 
 SPACE = {
     "learning_rate": Range(low=1e-4, high=1e-1, log=True).distribution(whole=False),
@@ -241,3 +244,82 @@ def test_a_signal_stops_it_cleanly_and_frees_the_port(
     assert (process.returncode, said, complained) == (0, "stopped\n", "")
     with _served(engine, port) as (again, _):
         assert again == url
+
+
+@pytest.fixture
+def revised(engine: Engine) -> int:
+    """8 trials of a space, one of which runs, and 8 after it was revised: wider, narrower, other
+    choices, one name gone and one new.
+    """
+    before = study.parse(
+        {
+            "name": "revised",
+            "search": {
+                "learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+                "similarity_weight": {"low": 0.0, "high": 1.0},
+                "state_size": {"choices": [8, 16]},
+                "dropout": {"low": 0.0, "high": 0.5},
+            },
+        },
+        "revised.yaml",
+    )
+    search = {
+        "learning_rate": {"low": 1e-3, "high": 1e-1, "log": True},
+        "similarity_weight": {"low": 0.5, "high": 1.0},
+        "state_size": {"choices": [16, 32]},
+        "input_noise": {"low": 0.0, "high": 1.0},
+    }
+    after = study.parse({"name": "revised", "search": search}, "revised.yaml")
+    storage = mirror.open_storage(optuna_url(engine))
+    first = [_told(each) for each in memory.Memory(before, []).ask(8)]
+    running = replace(first[7], state=RunState.RUNNING, finished_at=None)
+    mirror.Mirror(storage, before).show([*first[:7], running])
+    asked = memory.Memory(after, first, revision=1).ask(8)
+    counterpart = mirror.Mirror(storage, after, [before])
+    counterpart.show([first[7], *(_told(each) for each in asked)])
+    storage.engine.dispose()
+    return int(counterpart._study._study_id)
+
+
+def _told(drawn: memory.Drawn) -> Outcome:
+    value = 1.0 - 0.02 * drawn.number
+    return Outcome(
+        number=drawn.number,
+        params=drawn.params,
+        notes=drawn.notes,
+        state=RunState.COMPLETE,
+        epoch=5,
+        value=value,
+        values={1: 1.0, 5: value},
+        metrics={},
+        mirrored_epoch=-1,
+        begun_at=MOMENT,
+        finished_at=MOMENT,
+    )
+
+
+def test_a_browser_draws_a_revised_study_without_trouble(
+    engine: Engine, revised: int, browser: Any
+) -> None:
+    with _served(engine) as (url, _):
+        _, answer = _request(f"{url}api/studies/{revised}?after=0", "GET")
+        shown = json.loads(answer)
+        assert [each["state"] for each in shown["trials"]] == ["Complete"] * 16
+        names = [{each["name"] for each in trial["params"]} for trial in shown["trials"]]
+        both = {"learning_rate", "similarity_weight", "state_size"}
+        assert names == [both | {"dropout"}] * 8 + [both | {"input_noise"}] * 8
+        page = browser.new_page(viewport={"width": 1400, "height": 1600})
+        troubles: list[str] = []
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and troubles.append(said.text))
+        page.goto(f"{url}dashboard/studies/{revised}")
+        for plot, trace, minimum in (
+            ("plot-history", 2, 16),
+            ("graph-intermediate-values", 0, 2),
+        ):
+            page.wait_for_function(_POINTS, arg=[plot, trace, minimum], timeout=30_000)
+        for place in ("analytics", "trialTable", "trialList", "smartSelection"):
+            page.goto(f"{url}dashboard/studies/{revised}/{place}")
+            page.wait_for_load_state("networkidle")
+        page.close()
+    assert troubles == []

@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cubeopt.db.outcomes import Outcome, Wish
+from cubeopt.db.priors import Prior
 from cubeopt.db.tables import RunState
 from cubeopt.search import study
+from cubeopt.search.inheritance import Room
 from cubeopt.search.memory import Drawn, Memory
 from cubeopt.search.space import Point
+from cubeopt.search.study import StudySpec
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -21,11 +24,25 @@ class Search:
     def __init__(self, content: dict[str, Any]) -> None:
         self.spec = study.parse({"name": "s", "budget": {"trials": 1000}, **content}, "s.yaml")
         self.outcomes: list[Outcome] = []
+        self.priors: list[Prior] = []
+        self.revision = 0
         self.restart()
 
     def restart(self) -> None:
         """As a coordinator that starts again."""
-        self.memory = Memory(self.spec, self.outcomes)
+        self.memory = Memory(self.spec, self.outcomes, priors=self.priors, revision=self.revision)
+
+    def teach(self, *priors: Prior) -> None:
+        """As if the study had been created with *priors*."""
+        self.priors += priors
+        self.restart()
+
+    def revise(self, **changes: Any) -> None:
+        """As a coordinator that sees another file."""
+        content = self.spec.model_dump(mode="json", exclude_none=True)
+        self.spec = study.parse({**content, **changes}, "s.yaml")
+        self.revision += 1
+        self.restart()
 
     def ask(self, count: int, *wishes: Wish) -> list[tuple[int, Point]]:
         drawn = self.memory.ask(count, wishes)
@@ -74,4 +91,17 @@ def _waiting(drawn: Drawn) -> Outcome:
         mirrored_epoch=-1,
         begun_at=MOMENT,
         finished_at=None,
+    )
+
+
+def prior(number: int, spec: StudySpec, value: float | None, **params: Any) -> Prior:
+    """A trial of a study "old" with *params* over the base of *spec*; diverged without a value."""
+    return Prior(
+        source="old",
+        number=number,
+        spec=Room(spec).values(params, number),
+        state=RunState.PRUNED if value is None else RunState.COMPLETE,
+        value=value,
+        values={} if value is None else {1: value},
+        metrics={},
     )

@@ -11,7 +11,7 @@ from cubeopt.db.tables import RunState
 from cubeopt.search import memory
 from cubeopt.search.space import Point
 
-from .conftest import MOMENT, Search
+from .conftest import MOMENT, Search, prior
 
 SPACE = {
     "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -207,3 +207,195 @@ def test_a_memory_has_how_far_a_trial_is_beyond_each_bound_also_when_made_again(
         assert second.constraints == {"0": 10.0, "1": 10.0}  # it diverged: nothing is known of it
         assert "constraints" not in third.system_attrs
         search.restart()
+
+
+def _point(number: int) -> Point:
+    return {
+        "learning_rate": 1e-4 * (1 + number),
+        "similarity_weight": number / 20,
+        "state_size": 8 if number % 2 else 16,
+    }
+
+
+LEARNING = [
+    {"name": "tpe", "startup_trials": 5},
+    {"name": "gp", "startup_trials": 5, "deterministic": True},
+    {"name": "mfgp", "startup_trials": 5},
+    {"name": "nsgaii", "population": 4},
+]
+learning = pytest.mark.parametrize("sampler", LEARNING, ids=lambda sampler: sampler["name"])
+
+
+def _taught(sampler: dict[str, Any]) -> Search:
+    search = _search(**sampler)
+    search.teach(
+        *(prior(each, search.spec, 0.5 + each / 20, **_point(each)) for each in range(7)),
+        prior(7, search.spec, None, **_point(7)),
+        prior(8, search.spec, 0.0, learning_rate=0.5, similarity_weight=0.5),  # outside
+    )
+    return search
+
+
+def test_priors_come_before_the_trials_of_the_study_which_keep_their_numbers() -> None:
+    search = _taught({"name": "tpe"})
+    asked = search.ask(3)
+    assert [number for number, _ in asked] == [0, 1, 2]
+    assert (search.memory.asked, search.memory.open) == (3, {0, 1, 2})
+    search.end(1, 0.25)
+    for _ in range(2):
+        trials = _trials(search)
+        states = [TrialState.COMPLETE] * 7 + [TrialState.PRUNED, TrialState.FAIL]
+        assert [each.state for each in trials] == [
+            *states,
+            *(TrialState.RUNNING, TrialState.COMPLETE, TrialState.RUNNING),
+        ]
+        assert [each.params for each in trials[:8]] == [_point(each) for each in range(8)]
+        assert [each.value for each in trials[:8]] == [
+            *(pytest.approx(0.5 + each / 20) for each in range(7)),
+            None,
+        ]
+        assert (trials[8].params, trials[10].value) == ({}, 0.25)
+        assert (trials[10].params, trials[10].intermediate_values) == (asked[1][1], {1: 0.25})
+        search.restart()
+
+
+@learning
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_sampler_that_was_taught_proposes_at_once_and_the_same_after_a_restart(
+    sampler: dict[str, Any],
+) -> None:
+    """The first point differs from what it would be at random: priors count for the startup."""
+
+    def searched(restart: bool, search: Search) -> list[tuple[int, Point]]:
+        asked = search.ask(2)
+        search.end(0, 0.25)
+        if restart:
+            search.restart()
+        return asked + search.ask(2)
+
+    taught = searched(False, _taught(sampler))
+    assert taught == searched(True, _taught(sampler))
+    assert taught[0] != searched(False, _search(**sampler))[0]
+
+
+def test_a_taught_tpe_begins_near_the_best_of_its_priors() -> None:
+    """The loss is the distance from .8; without priors the first points are drawn anywhere."""
+
+    def near(*numbers: int) -> float:
+        search = Search(
+            {
+                "search": {"similarity_weight": {"low": 0.0, "high": 1.0}},
+                "sampler": {"name": "tpe", "startup_trials": 10},
+            }
+        )
+        values = [each / 40 for each in numbers]
+        search.teach(
+            *(
+                prior(number, search.spec, abs(value - 0.8), similarity_weight=value)
+                for number, value in enumerate(values)
+            )
+        )
+        found = [point["similarity_weight"] for _, point in search.ask(8)]
+        return sum(abs(each - 0.8) < 0.15 for each in found) / len(found)
+
+    assert near(*range(40)) > 0.6 > near()
+
+
+def test_a_point_that_only_a_prior_tried_is_still_to_be_had() -> None:
+    search = Search(
+        {"search": {"state_size": {"choices": [8, 16]}}, "sampler": {"name": "tpe"}},
+    )
+    search.teach(*(prior(each, search.spec, 0.5, state_size=(8, 16)[each]) for each in range(2)))
+    assert sorted(point["state_size"] for _, point in search.ask(2)) == [8, 16]
+
+
+NARROW = {
+    "learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+    "state_size": {"choices": [16, 32]},
+}
+
+
+def test_after_a_revision_only_what_fits_teaches_and_all_keep_their_numbers() -> None:
+    search = _search(name="tpe", startup_trials=1)
+    base = {"similarity_weight": 0.5}  # the default
+    values = [
+        {"learning_rate": 2e-3, "state_size": 16, **base},
+        {"learning_rate": 2e-4, "state_size": 16, **base},  # outside
+        {"learning_rate": 2e-3, "state_size": 8, **base},  # outside
+        {"learning_rate": 3e-3, "state_size": 16, "similarity_weight": 0.25},  # another base
+        {"learning_rate": 4e-3, "state_size": 16, **base},
+    ]
+    granted = search.ask(5, *(Wish(number, each) for number, each in enumerate(values)))
+    assert [point for _, point in granted] == values
+    search.end(0, 0.5)
+    search.revise(search=NARROW)
+    assert (search.memory.asked, search.memory.open) == (5, {1, 2, 3, 4})
+    search.end(1, 0.1)
+    search.end(4, 0.4)
+    for _ in range(2):
+        assert search.memory.open == {2, 3}
+        first, *others, last = _trials(search)
+        assert (first.state, first.params) == (
+            TrialState.COMPLETE,
+            {"learning_rate": 2e-3, "state_size": 16},
+        )
+        assert [(each.state, each.params) for each in others] == [(TrialState.FAIL, {})] * 3
+        assert (last.value, last.params) == (0.4, {"learning_rate": 4e-3, "state_size": 16})
+        search.restart()
+    asked = search.ask(20)
+    assert [number for number, _ in asked] == list(range(5, 25))
+    assert all(set(point) == set(NARROW) for _, point in asked)
+    assert {point["state_size"] for _, point in asked} == {16, 32}
+    assert all(1e-3 <= point["learning_rate"] <= 1e-2 for _, point in asked)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [*LEARNING, {"name": "cmaes", "startup_trials": 1}, {"name": "random"}, {"name": "qmc"}],
+    ids=lambda sampler: sampler["name"],
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_revised_memory_made_again_goes_on_as_the_one_before(sampler: dict[str, Any]) -> None:
+    """Wider by a value, narrower in another; a first wish was made before and lies outside."""
+    space = {
+        "learning_rate": {"low": 1e-3, "high": 1e-1, "log": True},
+        "similarity_weight": SPACE["similarity_weight"],
+        "dropout": {"low": 0.0, "high": 0.5},
+        "state_size": {"choices": [8, 16, 32]},
+    }
+
+    def searched(restart: bool) -> tuple[list[tuple[int, Point]], list[Any]]:
+        search = _search(**sampler)
+        for number, _ in search.ask(12):
+            search.end(number, 1.0 / (1 + number))
+        search.ask(2)
+        search.revise(search=space)
+        wishes = (Wish(14, {"learning_rate": 1e-4}), Wish(15, {"dropout": 0.25}))
+        asked = search.ask(4, *wishes)
+        search.end(13, 0.75)
+        search.end(14, 0.01)
+        search.end(16, 0.02)
+        if restart:
+            search.restart()
+        asked += search.ask(4)
+        return asked, [(each.state, each.params, each.system_attrs) for each in _trials(search)]
+
+    once, again = searched(False), searched(True)
+    assert once[0] == again[0]
+    fixed = [(state, params) for state, params, _ in again[1]]
+    assert [(state, params) for state, params, _ in once[1]] == fixed
+    assert again[0][0] == (14, {"learning_rate": 1e-4})
+    assert again[0][1][1]["dropout"] == 0.25
+    assert fixed[14] == (TrialState.FAIL, {})
+
+
+def test_generations_begin_anew_with_the_trials_that_fit_a_revised_space() -> None:
+    search = _search(name="nsgaii", population=4, seed=3)
+    for number, _ in search.ask(6):
+        search.end(number, 1.0 - 0.1 * number)
+    search.ask(1)
+    search.revise(search={**SPACE, "similarity_weight": {"low": 0.0, "high": 2.0}})
+    search.ask(1)
+    study = search.memory._study
+    (parents,) = study._storage.get_study_system_attrs(study._study_id).values()
+    assert sorted(parents) == [2, 3, 4, 5]
