@@ -34,8 +34,8 @@ def prune(engine: Engine, study: str, number: int) -> bool:
     return _act(engine, _PRUNE, study, number, RunState.PRUNED)
 
 
-# The token stays, but the run is not 'running' any more: its worker can write nothing to it. Rows are
-# locked in the order in which reports and heartbeats lock them, for a pack may hold several.
+# The token stays, but the run is not 'running' any more: its worker can write nothing to it.
+# Rows are locked in the order in which reports lock them, for a pack may hold several.
 _PRUNE = text("""
     WITH open AS MATERIALIZED (
         SELECT run.id
