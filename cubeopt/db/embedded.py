@@ -83,20 +83,14 @@ def address(pg_dir: Path, start: bool = True) -> str:
 
 
 def revive(pg_dir: Path) -> bool:
-    """Start the server of *pg_dir* again if it was killed; whether it was.
-
-    One that was stopped stays so.
-    """
+    """Start the server of *pg_dir* again if it was killed, but not if it was stopped; if it was."""
     pg_dir = pg_dir.expanduser().resolve()
-    with _os_errors(pg_dir):
-        if _pid(pg_dir) is None or _lives(pg_dir):  # a server that is stopped takes its file away
-            return False
-        with _locked(pg_dir):
-            if _pid(pg_dir) is None or _lives(pg_dir):
-                return False
+    with _os_errors(pg_dir), _locked(pg_dir):
+        killed = _pid(pg_dir) is not None and not _lives(pg_dir)  # a stop takes its file away
+        if killed:
             logger.warning("the embedded PostgreSQL in %s was killed; it is started again", pg_dir)
             _start(pg_dir)
-            return True
+        return killed
 
 
 def stop(pg_dir: Path) -> bool:
