@@ -42,6 +42,7 @@ TICK_SECONDS = 0.3  # between two looks, unless a worker finds nothing to do
 _REST_SECONDS = 0.05  # between two looks in any case
 _SETTLING_SECONDS = 10.0  # for workers to beat in, after the server has come up
 _FAILURES_IN_A_ROW = 5  # end a study: what fails again and again will not mend itself
+_DRAWN = 8  # trials queued at once: workers begin with them while the next are drawn
 _SHOWN = 256  # trials shown to Optuna's tables in a look, so that asking does not wait for it
 
 
@@ -225,13 +226,16 @@ class Coordinator:
         count = ahead - len(standing.waiting)
         if opened.trials is not None:
             count = min(count, opened.trials - opened.memory.asked)
-        if count <= 0:
-            return
-        drawn = opened.memory.ask(count, outcomes.wishes(self._engine, record.id))
-        opened.demand.offer(each.number for each in drawn)
-        if not self._enqueue(record, opened.spec, drawn):
-            # Paused or revised meanwhile, or a number was taken by a wish: look at the tables anew.
-            del self._studies[record.id]
+        while count > 0:
+            drawn = opened.memory.ask(min(count, _DRAWN), outcomes.wishes(self._engine, record.id))
+            if not drawn:
+                return
+            opened.demand.offer(each.number for each in drawn)
+            if not self._enqueue(record, opened.spec, drawn):
+                # Paused or revised meanwhile, or a number was taken by a wish: look anew.
+                del self._studies[record.id]
+                return
+            count -= len(drawn)
 
     def _enqueue(self, record: StudyRecord, spec: StudySpec, drawn: list[Drawn]) -> bool:
         trials = []
