@@ -10,7 +10,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -24,7 +24,6 @@ from cubeopt.db import leases, queue, records
 from cubeopt.db.engine import Engine
 from cubeopt.db.leases import EpochReport, Lease, RungQuestion, Verdict
 from cubeopt.db.queue import Claim
-from cubeopt.db.tables import StudyState
 from cubeopt.errors import DeviceError
 from cubeopt.search import rungs, study
 from cubeopt.search.study import StudySpec
@@ -34,7 +33,6 @@ from cubeopt.service.heartbeat import Heartbeat
 
 LEASE_SECONDS = 30.0
 _IDLE_SECONDS = 0.3  # between two looks into an empty queue, as a worker's
-_PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,16 @@ def heard(pipe: Connection) -> Any:
         raise DeviceError("a simulated worker ended early; its messages stand above") from error
 
 
+def check(processes: Sequence[BaseProcess]) -> None:
+    """DeviceError when one of *processes* has ended, so that nobody waits for it."""
+    ended = [each for each in processes if each.exitcode is not None]
+    if ended:
+        raise DeviceError(
+            f"{len(ended)} of {len(processes)} processes ended early (exit code "
+            f"{ended[0].exitcode}); their messages stand above"
+        )
+
+
 def tell(pipes: list[Connection], word: str) -> None:
     for pipe in pipes:
         pipe.send(word)
@@ -121,7 +129,7 @@ def lead(pipe: Connection, number: int, address: str) -> None:
 
 
 def work(pipe: Connection, number: int, given: Work) -> None:
-    """One simulated worker, until the study runs no more or it is told to stop."""
+    """One simulated worker, until it is told to stop."""
     _settle()
     engine = engines.create(given.address)
     spec = study.parse(records.study(engine, given.study).spec, given.study)
@@ -165,8 +173,6 @@ class _Worker:
         while not stop.is_set():
             claims = claims or self._begin()
             if not claims:
-                if records.study(self._engine, self._given.study).state != StudyState.RUNNING:
-                    break
                 stop.wait(_IDLE_SECONDS)
                 continue
             claims = self._train(claims[0], stop)

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 import optuna
 from optuna import Study
 from optuna.distributions import FloatDistribution
-from optuna.pruners import SuccessiveHalvingPruner
+from optuna.pruners import NopPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, Trial
 
 from cubeopt.bench.crowd import loss
@@ -25,6 +25,7 @@ def optimize(
     space: Mapping[str, FloatDistribution],
     epochs: int,
     trials: int,
+    prune: bool,
 ) -> None:
     """One process of `study.optimize`, until the study has *trials* trials that have ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends us
@@ -34,12 +35,10 @@ def optimize(
         storage=url,
         study_name=study,
         sampler=samplers.build(sampler, number, conditional=False),
-        pruner=SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+        pruner=SuccessiveHalvingPruner(1, reduction_factor=2) if prune else NopPruner(),
     )
-    told = 0
 
     def objective(trial: Trial) -> float:
-        nonlocal told
         params = {
             name: trial.suggest_float(name, each.low, each.high, log=each.log)
             for name, each in space.items()
@@ -47,7 +46,6 @@ def optimize(
         for epoch in range(1, epochs + 1):
             value = loss(params, space, epoch)
             trial.report(value, epoch)
-            told += 1
             if epoch < epochs and trial.should_prune():
                 raise optuna.TrialPruned
         return value
@@ -59,4 +57,4 @@ def optimize(
     pipe.send("ready")
     pipe.recv()
     loaded.optimize(objective, callbacks=[enough])
-    pipe.send(told)
+    pipe.recv()  # until we are ended: who leaves early has failed

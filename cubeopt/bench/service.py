@@ -3,7 +3,8 @@
 Workers are simulated (`crowd.py`), everything else is real: the queue, the coordinator, the
 sampler, Optuna's tables, PostgreSQL. All of it stands in a database of its own. Plain Optuna
 (`plain.py`) does the same trials in as many processes, in the same run on the same server: the
-same space and loss, TPE with the same options, successive halving at the same epochs.
+same space and loss, TPE with the same options, and either no pruning or successive halving at
+the same epochs by the same factor.
 """
 
 import platform
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import optuna
@@ -25,7 +27,7 @@ from cubeopt.db.engine import Engine, optuna_url
 from cubeopt.db.leases import EpochReport
 from cubeopt.db.queue import NewTrial
 from cubeopt.db.tables import StudyState
-from cubeopt.errors import StudyError
+from cubeopt.errors import InputError, StudyError
 from cubeopt.search import mirror, study
 from cubeopt.search.study import StudySpec
 from cubeopt.settings import Settings
@@ -38,8 +40,22 @@ GROWTH_GOAL = 1.5  # times the cost beside few trials; a single machine's noise 
 WAIT_GOAL = 0.02  # of a worker's time
 _EPOCH_SECONDS, _JITTER = 1.0, 0.1
 _WATCHED_SECONDS = 30.0
+_LOOK_SECONDS = 0.1  # between two looks at whether a study is complete
 
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a study goes."""
+
+    trials: float  # per second
+    reports: float  # per second
+
+    @property
+    def each(self) -> float:
+        """Reports per trial."""
+        return self.reports / self.trials
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,11 @@ class Report:
 
 def measure(settings: Settings, workers: int, trials: int, rounds: int, tell: Tell) -> Report:
     """Every section in turn; *tell* hears which one begins."""
+    if trials < 3 * workers:
+        raise InputError(
+            f"{trials} trials for {workers} workers: give at least three for each, as the first "
+            "and the last of every worker do not count"
+        )
     figures = [
         *_speed(settings, workers, trials, rounds, tell),
         *_growth(settings, rounds, tell),
@@ -74,24 +95,29 @@ def measure(settings: Settings, workers: int, trials: int, rounds: int, tell: Te
 def _speed(
     settings: Settings, workers: int, trials: int, rounds: int, tell: Tell
 ) -> Iterator[Figure]:
-    section = f"{workers} workers, trials of {EPOCHS} reports that take no time"
-    ours, theirs = list[tuple[float, float]](), list[tuple[float, float]]()
-    for number in range(rounds):
-        tell(f"round {number + 1} of {rounds}: trials per second")
-        with scratch.database(settings) as engine:
-            ours.append(_trials_per_second(engine, workers, trials))
-        tell(f"round {number + 1} of {rounds}: trials per second of plain Optuna")
-        with scratch.database(settings) as engine:
-            theirs.append(_plain_trials_per_second(engine, workers, trials))
-    speed, plain_speed = [each[0] for each in ours], [each[0] for each in theirs]
-    yield figure(section, "the service", "trials/s", speed)
-    yield figure(section, "plain Optuna", "trials/s", plain_speed)
-    yield figure(
-        *(section, "the service beside plain Optuna", "times", ratio(speed, plain_speed)),
-        *(SPEED_GOAL, True),
-    )
-    yield figure(section, "the service", "reports/trial", [each[1] for each in ours])
-    yield figure(section, "plain Optuna", "reports/trial", [each[1] for each in theirs])
+    """Without pruning both do exactly the same; with it the number of reports is each one's own."""
+    for rule, words in (("none", "no pruning"), ("asha", "successive halving")):
+        section = f"{workers} workers, trials of {EPOCHS} reports that take no time, {words}"
+        ours, theirs = list[Speed](), list[Speed]()
+        for number in range(rounds):
+            tell(f"round {number + 1} of {rounds}: trials per second, {words}")
+            with scratch.database(settings) as engine:
+                ours.append(_speed_of_ours(engine, workers, trials, rule))
+            tell(f"round {number + 1} of {rounds}: trials per second of plain Optuna, {words}")
+            with scratch.database(settings) as engine:
+                theirs.append(_speed_of_plain(engine, workers, trials, rule))
+        yield from _beside(section, ours, theirs)
+
+
+def _beside(section: str, ours: Sequence[Speed], theirs: Sequence[Speed]) -> Iterator[Figure]:
+    for name, unit in (("trials", "trials/s"), ("reports", "reports/s")):
+        speed, plain_speed = [[getattr(one, name) for one in some] for some in (ours, theirs)]
+        yield figure(section, "the service", unit, speed)
+        yield figure(section, "plain Optuna", unit, plain_speed)
+        what = f"the service's {unit} beside plain Optuna's"
+        yield figure(section, what, "times", ratio(speed, plain_speed), SPEED_GOAL, True)
+    yield figure(section, "the service", "reports/trial", [one.each for one in ours])
+    yield figure(section, "plain Optuna", "reports/trial", [one.each for one in theirs])
 
 
 def spec_of(name: str, trials: int, rule: str = "asha") -> StudySpec:
@@ -127,44 +153,54 @@ def create(engine: Engine, spec: StudySpec) -> int:
     return record.id
 
 
-def _trials_per_second(engine: Engine, workers: int, trials: int) -> tuple[float, float]:
-    """And reports per trial; until the study is complete, in Optuna's tables too."""
-    study_id = create(engine, spec_of("speed", trials))
+def _speed_of_ours(engine: Engine, workers: int, trials: int, rule: str) -> Speed:
+    study_id = create(engine, spec_of("speed", trials, rule))
     given = Work(_address(engine), "speed")
-    with _coordinator(engine), crowd.crowd(crowd.work, workers, given) as (_, pipes):
-        began = time.perf_counter()
+    with _coordinator(engine) as leaders, crowd.crowd(crowd.work, workers, given) as (them, pipes):
         crowd.tell(pipes, "go")
+        speed = _steady(engine, scratch.ended, workers, trials, [*leaders, *them])
         while (record := records.study(engine, "speed")).state == StudyState.RUNNING:
-            time.sleep(0.02)
-        seconds = time.perf_counter() - began
+            crowd.check([*leaders, *them])
+            time.sleep(_LOOK_SECONDS)
     if record.state != StudyState.COMPLETE:
         raise StudyError(f"the study of the benchmark is {record.state}: {record.state_reason}")
-    ended = outcomes.read(engine, study_id)
     assert not outcomes.unmirrored(engine, study_id)
-    return len(ended) / seconds, sum(each.epoch for each in ended) / len(ended)
+    return speed
 
 
-def _plain_trials_per_second(engine: Engine, workers: int, trials: int) -> tuple[float, float]:
-    spec, url = spec_of("plain", trials), optuna_url(engine)
+def _speed_of_plain(engine: Engine, workers: int, trials: int, rule: str) -> Speed:
+    spec, url = spec_of("plain", trials, rule), optuna_url(engine)
     mirror.create(url, spec)
-    given = (url, "plain", spec.sampler, crowd.intervals(spec), EPOCHS, trials)
-    with crowd.crowd(plain.optimize, workers, *given) as (_, pipes):
-        began = time.perf_counter()
+    given = (url, "plain", spec.sampler, crowd.intervals(spec), EPOCHS, trials, rule == "asha")
+    with crowd.crowd(plain.optimize, workers, *given) as (them, pipes):
         crowd.tell(pipes, "go")
-        reports = sum(crowd.heard(pipe) for pipe in pipes)
-        seconds = time.perf_counter() - began
-    storage = mirror.open_storage(url)
-    try:
-        ended = storage.get_n_trials(storage.get_study_id_from_name("plain"))
-    finally:
-        storage.engine.dispose()
-    return ended / seconds, reports / ended
+        return _steady(engine, scratch.ended_plain, workers, trials, them)
+
+
+def _steady(
+    engine: Engine,
+    ended: Callable[[Engine], scratch.Ended],
+    workers: int,
+    trials: int,
+    processes: Sequence[BaseProcess],
+) -> Speed:
+    """The speed between the first trial of every worker and the last ones, while all are busy."""
+    first = last = ended(engine)
+    began = ends = time.perf_counter()
+    while last.trials < trials - workers:
+        crowd.check(processes)
+        time.sleep(_LOOK_SECONDS)
+        last, ends = ended(engine), time.perf_counter()
+        if first.trials < workers and last.trials < trials - workers:
+            first, began = last, ends
+    seconds = ends - began
+    return Speed((last.trials - first.trials) / seconds, (last.reports - first.reports) / seconds)
 
 
 @contextmanager
-def _coordinator(engine: Engine) -> Iterator[None]:
-    with crowd.crowd(crowd.lead, 1, _address(engine)):
-        yield
+def _coordinator(engine: Engine) -> Iterator[list[BaseProcess]]:
+    with crowd.crowd(crowd.lead, 1, _address(engine)) as (processes, _):
+        yield processes
 
 
 def _address(engine: Engine) -> str:
@@ -245,8 +281,11 @@ def _watched(engine: Engine, workers: int) -> list[Shift]:
     """What the workers did until they were told to stop."""
     create(engine, spec_of("waiting", 100_000, rule="none"))
     given = Work(_address(engine), "waiting", _EPOCH_SECONDS, _JITTER)
-    with _coordinator(engine), crowd.crowd(crowd.work, workers, given) as (_, pipes):
+    with _coordinator(engine) as leaders, crowd.crowd(crowd.work, workers, given) as (them, pipes):
         crowd.tell(pipes, "go")
-        time.sleep(_WATCHED_SECONDS)
+        ends = time.monotonic() + _WATCHED_SECONDS
+        while time.monotonic() < ends:
+            crowd.check([*leaders, *them])
+            time.sleep(_LOOK_SECONDS)
         crowd.tell(pipes, "stop")
         return [crowd.heard(pipe) for pipe in pipes]

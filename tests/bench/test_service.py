@@ -28,17 +28,22 @@ def test_every_case_is_measured_and_nothing_is_left_behind(
     before, told = _databases(database_url), list[str]()
     report = service.measure(settings, 2, 8, 1, told.append).as_json()
     assert (report["workers"], report["trials"], report["rounds"]) == (2, 8, 1)
+    found = {(each["section"], each["what"], each["unit"]): each for each in report["figures"]}
+    for words in ("no pruning", "successive halving"):
+        section = f"2 workers, trials of {service.EPOCHS} reports that take no time, {words}"
+        for unit in ("trials/s", "reports/s"):
+            speeds = [found[section, who, unit]["value"] for who in ("the service", "plain Optuna")]
+            times = found[section, f"the service's {unit} beside plain Optuna's", "times"]
+            assert times["value"] == pytest.approx(speeds[0] / speeds[1])
+            assert (times["goal"], times["met"]) == ("at least 10", times["value"] >= 10)
+        for who in ("the service", "plain Optuna"):
+            reports = found[section, who, "reports/trial"]["value"]
+            least = service.EPOCHS if words == "no pruning" else 1
+            assert least - 1e-9 <= reports <= service.EPOCHS + 1e-9
     found = {(each["what"], each["unit"]): each for each in report["figures"]}
-    for what in ("the service", "plain Optuna"):
-        assert found[what, "trials/s"]["value"] > 0
-        assert 1.0 <= found[what, "reports/trial"]["value"] <= service.EPOCHS
-    ratio = found["the service beside plain Optuna", "times"]
-    speeds = [found[what, "trials/s"]["value"] for what in ("the service", "plain Optuna")]
-    assert ratio["value"] == pytest.approx(speeds[0] / speeds[1])
-    assert (ratio["goal"], ratio["met"]) == ("at least 10", ratio["value"] >= 10)
     assert found["a report, 300 trials", "ms"]["value"] > 0
     assert 0.0 < found["a device waits", "share of its time"]["value"] < 1.0
-    assert told[0] == "round 1 of 1: trials per second"
+    assert told[0] == "round 1 of 1: trials per second, no pruning"
     assert _databases(database_url) == before
 
 
