@@ -4,8 +4,9 @@ import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 from cubeopt.db import embedded
 from cubeopt.db.engine import create, described, migrate, transaction, translated
@@ -38,6 +39,41 @@ def _run(server: Engine, statement: str) -> None:
     outside = server.execution_options(isolation_level="AUTOCOMMIT")
     with translated(described(server)), outside.connect() as connection:
         connection.execute(text(statement))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How far the studies of a database are."""
+
+    trials: int
+    reports: int  # of these
+
+
+def ended(engine: Engine) -> Ended:
+    """By our tables."""
+    return _ended(engine, _ENDED)
+
+
+def ended_plain(engine: Engine) -> Ended:
+    """By Optuna's."""
+    return _ended(engine, _ENDED_PLAIN)
+
+
+def _ended(engine: Engine, statement: TextClause) -> Ended:
+    with transaction(engine) as connection:
+        trials, reports = connection.execute(statement).one()
+    return Ended(trials, reports)
+
+
+_ENDED = text("""
+    SELECT count(*), coalesce(sum(epoch), 0) FROM cubeopt.runs WHERE state IN ('complete', 'pruned')
+""")
+
+_ENDED_PLAIN = text("""
+    SELECT count(DISTINCT trial_id), count(step)
+    FROM public.trials LEFT JOIN public.trial_intermediate_values USING (trial_id)
+    WHERE state IN ('COMPLETE', 'PRUNED')
+""")
 
 
 def fill(engine: Engine, study_id: int, trials: int, epochs: int) -> None:
