@@ -1,6 +1,7 @@
 """The commands that run: how they are started wrongly, stopped, and continued."""
 
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -227,7 +228,7 @@ def test_a_hosted_coordinator_ends_with_its_standard_input(spawn: Spawn, home: P
         assert process.finish().code == 0
 
 
-def test_a_storage_that_goes_away_is_one_line_and_code_3(
+def test_a_hosted_coordinator_whose_storage_goes_away_says_so_and_that_another_may_try(
     spawn: Spawn, home: Path, server_url: str, database_url: str
 ) -> None:
     process = spawn("coordinator", "--hosted")
@@ -244,7 +245,8 @@ def test_a_storage_that_goes_away_is_one_line_and_code_3(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
         )
     ran = process.finish()
-    assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 1)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (os.EX_TEMPFAIL, "", 1)
+    assert "the coordinator ends: PostgreSQL at " in ran.err
 
 
 def test_every_value_of_the_users_own_configuration_is_known() -> None:
