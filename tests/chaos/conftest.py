@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,11 @@ def battlefield(dataset: Path, trials: int, promoted: int) -> Iterator[Battlefie
         shutil.rmtree(home)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def peace(tiny_dataset: Path) -> Callable[[int, int], dict[str, Any]]:
     """The outcome of a study of so many trials, and promoted ones, when nobody disturbs it."""
 
+    @cache
     def outcome(trials: int, promoted: int) -> dict[str, Any]:
         with battlefield(tiny_dataset, trials, promoted) as scene:
             workers = [scene.worker("--until-done") for _ in range(2)]
