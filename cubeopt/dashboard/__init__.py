@@ -1,0 +1,1 @@
+"""The pages: Optuna's dashboard and ours, from one server."""
