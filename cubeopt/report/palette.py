@@ -1,4 +1,4 @@
-"""Colours that stay apart for colour-blind eyes (Okabe and Ito 2008); each thing has one everywhere."""
+"""Colours that colour-blind eyes can tell apart (Okabe and Ito 2008), one for each thing."""
 
 from types import MappingProxyType
 
