@@ -1,12 +1,14 @@
 """How an attempt ends without a report: given back to the queue, or failed."""
 
+import json
 import logging
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from cubeopt.db.engine import transaction
-from cubeopt.db.leases import END_ATTEMPT, HELD, Lease, arrays, explain
+from cubeopt.db.leases import HELD, Lease, arrays
 from cubeopt.db.tables import EndClass, RunKind, RunState
 from cubeopt.errors import LeaseLostError
 
@@ -82,11 +84,11 @@ def fail(
             )
         state = RunState(row["state"])
         ended = {"run_id": lease.run_id, "token": lease.token, "error": error}
-        connection.execute(END_ATTEMPT, {**ended, "end_class": end_class})
+        connection.execute(_END_ATTEMPT, {**ended, "end_class": end_class})
         if state is RunState.FAILED and row["kind"] == RunKind.SHORT:
             cause = error.rstrip().rpartition("\n")[2]
             reason = {"end": end_class, "epoch": row["epoch"], "error": cause}
-            explain(connection, lease.run_id, reason)
+            _explain(connection, lease.run_id, reason)
     logger.warning("run %d failed (%s), now %s", lease.run_id, end_class, state)
     return state
 
@@ -113,3 +115,20 @@ _FAIL = text("""
 def _storable(error: str | None) -> str | None:
     """*error* without what PostgreSQL cannot store."""
     return None if error is None else error.replace("\0", "").encode(errors="replace").decode()
+
+
+_END_ATTEMPT = text("""
+    UPDATE cubeopt.attempts
+    SET ended_at = clock_timestamp(), end_class = :end_class, error = :error
+    WHERE run_id = :run_id AND token = :token
+""")
+
+
+def _explain(connection: Connection, run_id: int, reason: dict[str, Any]) -> None:
+    connection.execute(_EXPLAIN, {"run_id": run_id, "reason": json.dumps(reason)})
+
+
+_EXPLAIN = text("""
+    UPDATE cubeopt.trials trial SET reason = CAST(:reason AS jsonb)
+    FROM cubeopt.runs run WHERE run.id = :run_id AND trial.id = run.trial_id
+""")

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, text
+from sqlalchemy import Connection, Engine, text
 
-from cubeopt.db import budgets, standings
+from cubeopt.db import budgets, facts, standings
+from cubeopt.db.batch import batch
 from cubeopt.db.engine import transaction
+from cubeopt.db.facts import Facts
 from cubeopt.db.standings import Rung, Standing
 from cubeopt.db.tables import EndClass, RunKind, RunState
 
@@ -50,10 +52,10 @@ class RungQuestion:
 
     epoch: int
     value: float
-    others: tuple[float, ...]  # values of all other short runs of the study at this epoch
+    others: Sequence[float]  # values of all other short runs of the study at this epoch, rising
     study_spec: dict[str, Any]
     # With patience: its own value and the others' at the rungs before, the latest first.
-    before: tuple[tuple[float, tuple[float, ...]], ...] = ()
+    before: tuple[tuple[float, Sequence[float]], ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     others_metrics: tuple[dict[str, Any], ...] = ()  # of those values, the keys that were asked for
     # With patience: the same metrics of its own and of the others at the rungs before.
@@ -119,21 +121,16 @@ def report(
     """
     by_run = {one.run_id: one for one in reports}
     assert len(by_run) == len(reports), "a pack reports each of its runs once"
-    leases = arrays([Lease(one.run_id, one.token) for one in reports])
     verdicts = dict.fromkeys(by_run, Verdict.LOST)
     with transaction(engine) as connection:
-        runs = list(connection.execute(_REPORTED, leases).mappings())
-        _queue_up_at_rungs(connection, runs, by_run)
-        held = set(connection.execute(text(HELD), leases).scalars())
-        runs = [run for run in runs if run["id"] in held]
-        _record(connection, [by_run[run["id"]] for run in runs])
-        found = _standings(connection, runs, by_run, keys)
+        known = _known(connection, reports)
+        budgets_of, found = _record(connection, known, by_run, keys)
+        runs = [run for run in known if run.run_id in budgets_of]
         for run in runs:
-            one = by_run[run["id"]]
-            verdicts[one.run_id] = verdict = _judge(run, one, found, decide)
-            if verdict in _ENDS:
-                _end(connection, run, one, verdict)
-        _hold_to_budgets(connection, runs, verdicts)
+            verdicts[run.run_id] = _judge(run, by_run[run.run_id], found, decide)
+        _end(connection, [run for run in runs if verdicts[run.run_id] in _ENDS], by_run, verdicts)
+        going = [run for run in runs if verdicts[run.run_id] is Verdict.GO_ON]
+        _hold_to_budgets(connection, going, budgets_of, verdicts)
         gone = [Lease(id, by_run[id].token) for id in by_run if verdicts[id] is Verdict.LOST]
         verdicts |= _repeated(connection, gone, by_run) if gone else {}
     standings.keep(engine, found)
@@ -168,30 +165,45 @@ _ENDED = text("""
     WHERE attempt.end_class IS NOT NULL
 """)
 
-_REPORTED = text("""
-    SELECT run.id, run.trial_id, run.study_id, run.kind, run.target_epochs,
-        trial.number, study.spec AS study_spec
-    FROM cubeopt.runs run
-        JOIN unnest(CAST(:run_ids AS bigint[]), CAST(:tokens AS bigint[])) AS lease(id, token)
-        ON run.id = lease.id AND run.token = lease.token
-        JOIN cubeopt.trials trial ON trial.id = run.trial_id
-        JOIN cubeopt.studies study ON study.id = run.study_id
-    WHERE run.state = 'running'
-    ORDER BY run.study_id, trial.number, run.kind, run.replicate
-""")
+
+def _known(connection: Connection, reports: Sequence[EpochReport]) -> list[Facts]:
+    """The runs that are reported, in the order in which they are judged."""
+    known = facts.remembered(connection.engine, [one.run_id for one in reports])
+    unknown = [one.run_id for one in reports if one.run_id not in known]
+    if unknown:
+        found = facts.read(connection, unknown)
+        facts.remember(connection.engine, found)
+        known |= {run.run_id: run for run in found}
+    return sorted(known.values(), key=lambda run: run.order)
 
 
-def _queue_up_at_rungs(
-    connection: Connection, runs: Sequence[RowMapping], by_run: Mapping[int, EpochReport]
-) -> None:
-    """Reports of one study at a rung pass one after the other, each seeing the ones before it.
+def _record(
+    connection: Connection,
+    runs: Sequence[Facts],
+    by_run: Mapping[int, EpochReport],
+    keys: Sequence[str],
+) -> tuple[dict[int, dict[str, Any]], dict[Rung, Standing]]:
+    """Write the epochs down; the budgets by the ids of the runs that are ours, and who stands at
+    each rung that counts.
 
-    The lock comes before any lock on a row: the other way round two reports could wait for
-    each other.
+    Reports of one study at a rung pass one after the other, each seeing the ones before it. Their
+    lock comes before any lock on a row: the other way round two reports could wait for each other.
     """
-    studies = {run["study_id"] for run in runs if _counts(run, by_run[run["id"]])}
-    for study_id in sorted(studies):
-        connection.execute(_QUEUE_UP, {"study_id": study_id})
+    counting = sorted({run.study_id for run in runs if _counts(run, by_run[run.run_id])})
+    asked: dict[Rung, list[int]] = {}
+    for run in runs:
+        if _at_rung(run, by_run[run.run_id]):
+            epoch = by_run[run.run_id].epoch
+            for each in (epoch, *_before(run, epoch)):
+                asked.setdefault((run.study_id, each), []).append(run.run_id)
+    rows = json.dumps([_row(one) for one in by_run.values()], allow_nan=False)
+    with batch(connection) as send:
+        for study_id in counting:
+            send(_QUEUE_UP, {"study_id": study_id})
+        recorded = send(_RECORD, {"rows": rows})
+        questions = [standings.ask(send, connection.engine, *each, keys) for each in asked.items()]
+    held = {row.run_id: row.budget or {} for row in recorded}
+    return held, dict(zip(asked, (answer() for answer in questions), strict=True))
 
 
 _QUEUE_UP = text("""
@@ -199,19 +211,15 @@ _QUEUE_UP = text("""
 """)
 
 
-def _record(connection: Connection, reports: Sequence[EpochReport]) -> None:
-    rows = [
-        {
-            "run_id": one.run_id,
-            "token": one.token,
-            "epoch": one.epoch,
-            "value": _finite(one.value),
-            "metrics": _finite(one.metrics),
-            "checkpoint": one.checkpoint,
-        }
-        for one in reports
-    ]
-    connection.execute(_RECORD, {"rows": json.dumps(rows, allow_nan=False)})
+def _row(one: EpochReport) -> dict[str, Any]:
+    return {
+        "run_id": one.run_id,
+        "token": one.token,
+        "epoch": one.epoch,
+        "value": _finite(one.value),
+        "metrics": _finite(one.metrics),
+        "checkpoint": one.checkpoint,
+    }
 
 
 # An epoch that is trained again after a crash neither counts twice nor sets the run back.
@@ -220,6 +228,12 @@ _RECORD = text("""
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS reported(
             run_id bigint, token bigint, epoch int, value float, metrics jsonb, checkpoint text
         )
+    ), held AS MATERIALIZED (
+        SELECT run.id FROM reported JOIN cubeopt.runs run
+            ON run.id = reported.run_id AND run.token = reported.token
+        WHERE run.state = 'running'
+        ORDER BY run.id
+        FOR UPDATE OF run
     ), moved AS (
         UPDATE cubeopt.runs run
         SET epoch = greatest(run.epoch, reported.epoch),
@@ -229,45 +243,33 @@ _RECORD = text("""
             checkpoint_epoch = CASE WHEN reported.checkpoint IS NULL
                 THEN run.checkpoint_epoch ELSE reported.epoch END,
             suspect = false
-        FROM reported WHERE run.id = reported.run_id AND run.token = reported.token
-        RETURNING run.id
+        FROM held JOIN reported ON reported.run_id = held.id
+        WHERE run.id = held.id
+        RETURNING run.id, run.study_id
+    ), written AS (
+        INSERT INTO cubeopt.epochs (run_id, epoch, token, value, metrics)
+        SELECT run_id, epoch, token, value, metrics FROM reported JOIN moved ON moved.id = run_id
+        ON CONFLICT (run_id, epoch) DO NOTHING
     )
-    INSERT INTO cubeopt.epochs (run_id, epoch, token, value, metrics)
-    SELECT run_id, epoch, token, value, metrics FROM reported JOIN moved ON moved.id = run_id
-    ON CONFLICT (run_id, epoch) DO NOTHING
+    SELECT moved.id AS run_id, study.spec->'budget' AS budget
+    FROM moved JOIN cubeopt.studies study ON study.id = moved.study_id
 """)
 
 
-def _standings(
-    connection: Connection,
-    runs: Sequence[RowMapping],
-    by_run: Mapping[int, EpochReport],
-    keys: Sequence[str],
-) -> dict[Rung, Standing]:
-    """Who stands at each rung that counts."""
-    asked: dict[Rung, list[int]] = {}
-    for run in runs:
-        if _at_rung(run, by_run[run["id"]]):
-            epoch = by_run[run["id"]].epoch
-            for each in (epoch, *_before(run, epoch)):
-                asked.setdefault((run["study_id"], each), []).append(run["id"])
-    return {rung: standings.read(connection, rung, asked[rung], keys) for rung in sorted(asked)}
-
-
 def _judge(
-    run: RowMapping,
+    run: Facts,
     one: EpochReport,
     found: Mapping[Rung, Standing],
     decide: Callable[[RungQuestion], bool],
 ) -> Verdict:
     if _diverged(one):
         return Verdict.DIVERGED
-    if one.epoch >= run["target_epochs"]:
+    if one.epoch >= run.target_epochs:
         return Verdict.COMPLETE
     if not _at_rung(run, one):
         return Verdict.GO_ON
     here, *before = [
-        found[run["study_id"], epoch].place(one.run_id)
+        found[run.study_id, epoch].place(one.run_id)
         for epoch in (one.epoch, *_before(run, one.epoch))
     ]
     assert one.value is not None
@@ -275,7 +277,7 @@ def _judge(
         epoch=one.epoch,
         value=one.value,
         others=here.others,
-        study_spec=run["study_spec"],
+        study_spec=run.study_spec,
         before=tuple((each.value, each.others) for each in before),
         metrics=one.metrics,
         others_metrics=here.others_metrics,
@@ -284,80 +286,94 @@ def _judge(
     return Verdict.PRUNED if decide(question) else Verdict.GO_ON
 
 
-def _before(run: RowMapping, epoch: int) -> list[int]:
+def _before(run: Facts, epoch: int) -> list[int]:
     """The rungs before *epoch* that count for patience, the latest first."""
-    rungs = run["study_spec"]["rungs"]
-    earlier = [rung for rung in reversed(rungs["epochs"]) if rung < epoch]
-    return earlier[: rungs.get("patience", 0)]
+    earlier = [rung for rung in reversed(run.rungs) if rung < epoch]
+    return earlier[: run.study_spec["rungs"].get("patience", 0)]
 
 
 def _hold_to_budgets(
-    connection: Connection, runs: Sequence[RowMapping], verdicts: dict[int, Verdict]
+    connection: Connection,
+    going: Sequence[Facts],
+    budgets_of: Mapping[int, dict[str, Any]],
+    verdicts: dict[int, Verdict],
 ) -> None:
     """Where budgets have no epoch for all that would go on, the last of them do not."""
-    going = [run for run in runs if verdicts[run["id"]] is Verdict.GO_ON]
-    excess = budgets.excess(connection, {run["study_id"]: run["study_spec"] for run in going})
+    specs = {run.study_id: {"budget": budgets_of[run.run_id]} for run in going}
+    excess = budgets.excess(connection, specs)
     for run in reversed(going):
-        if excess[run["study_id"]] > 0:
-            excess[run["study_id"]] -= 1
-            verdicts[run["id"]] = Verdict.SPENT
+        if excess[run.study_id] > 0:
+            excess[run.study_id] -= 1
+            verdicts[run.run_id] = Verdict.SPENT
 
 
-def _at_rung(run: RowMapping, one: EpochReport) -> bool:
+def _at_rung(run: Facts, one: EpochReport) -> bool:
     """Whether this report is compared with others: at every rung but the last, which is the end."""
     return _counts(run, one) and not _diverged(one)
 
 
-def _counts(run: RowMapping, one: EpochReport) -> bool:
+def _counts(run: Facts, one: EpochReport) -> bool:
     """Whether others are compared with this report."""
-    rungs = run["study_spec"].get("rungs", {}).get("epochs", ())
-    return run["kind"] == RunKind.SHORT and one.epoch in rungs[:-1] and one.value is not None
+    return run.kind == RunKind.SHORT and one.epoch in run.rungs[:-1] and one.value is not None
 
 
 def _diverged(one: EpochReport) -> bool:
     return one.diverged or (one.value is not None and not math.isfinite(one.value))
 
 
-def _end(connection: Connection, run: RowMapping, one: EpochReport, verdict: Verdict) -> None:
+def _end(
+    connection: Connection,
+    runs: Sequence[Facts],
+    by_run: Mapping[int, EpochReport],
+    verdicts: Mapping[int, Verdict],
+) -> None:
+    """End *runs* and their attempts, and say of short ones why they ended early."""
+    if not runs:
+        return
+    rows = [_ending(run, by_run[run.run_id], verdicts[run.run_id]) for run in runs]
+    with batch(connection) as send:
+        send(_END, {"rows": json.dumps(rows, allow_nan=False)})
+    for row in rows:
+        logger.info("run %d ended at epoch %d: %s", *map(row.get, ("run_id", "epoch", "end_class")))
+
+
+def _ending(run: Facts, one: EpochReport, verdict: Verdict) -> dict[str, Any]:
     state, end_class = _ENDS[verdict]
-    full = run["kind"] == RunKind.FULL and verdict is Verdict.COMPLETE
-    values = {
-        "run_id": one.run_id,
+    early = run.kind == RunKind.SHORT and verdict is not Verdict.COMPLETE
+    tested = run.kind == RunKind.FULL and verdict is Verdict.COMPLETE
+    reason = {"end": end_class, "epoch": one.epoch, "value": _finite(one.value)}
+    return {
+        "run_id": run.run_id,
         "token": one.token,
+        "epoch": one.epoch,
         "state": state,
-        "diverged": verdict is Verdict.DIVERGED,
-        "test_value": _finite(one.test_value) if full else None,
+        "end_class": end_class,
+        "test_value": _finite(one.test_value) if tested else None,
+        "reason": reason if early else None,
     }
-    connection.execute(_END_RUN, values)
-    ended = {"run_id": one.run_id, "token": one.token, "end_class": end_class, "error": None}
-    connection.execute(END_ATTEMPT, ended)
-    if run["kind"] == RunKind.SHORT and verdict is not Verdict.COMPLETE:
-        reason = {"end": end_class, "epoch": one.epoch, "value": _finite(one.value)}
-        explain(connection, one.run_id, reason)
-    logger.info("run %d ended at epoch %d: %s", one.run_id, one.epoch, end_class)
 
 
-_END_RUN = text("""
-    UPDATE cubeopt.runs
-    SET state = :state, worker_id = NULL, lease_expires_at = NULL, finished_at = clock_timestamp(),
-        test_value = :test_value, value = CASE WHEN :diverged THEN NULL ELSE value END
-    WHERE id = :run_id AND token = :token
-""")
-
-END_ATTEMPT = text("""
-    UPDATE cubeopt.attempts
-    SET ended_at = clock_timestamp(), end_class = :end_class, error = :error
-    WHERE run_id = :run_id AND token = :token
-""")
-
-
-def explain(connection: Connection, run_id: int, reason: dict[str, Any]) -> None:
-    connection.execute(_EXPLAIN, {"run_id": run_id, "reason": json.dumps(reason)})
-
-
-_EXPLAIN = text("""
-    UPDATE cubeopt.trials trial SET reason = CAST(:reason AS jsonb)
-    FROM cubeopt.runs run WHERE run.id = :run_id AND trial.id = run.trial_id
+_END = text("""
+    WITH ended AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS ended(
+            run_id bigint, token bigint, state text, end_class text, test_value float, reason jsonb
+        )
+    ), stopped AS (
+        UPDATE cubeopt.runs run
+        SET state = ended.state, worker_id = NULL, lease_expires_at = NULL,
+            finished_at = clock_timestamp(), test_value = ended.test_value,
+            value = CASE WHEN ended.end_class = 'diverged' THEN NULL ELSE run.value END
+        FROM ended WHERE run.id = ended.run_id AND run.token = ended.token
+        RETURNING run.id, run.trial_id
+    ), explained AS (
+        UPDATE cubeopt.trials trial SET reason = ended.reason
+        FROM ended JOIN stopped ON stopped.id = ended.run_id
+        WHERE trial.id = stopped.trial_id AND ended.reason IS NOT NULL
+    )
+    UPDATE cubeopt.attempts attempt
+    SET ended_at = clock_timestamp(), end_class = ended.end_class
+    FROM ended JOIN stopped ON stopped.id = ended.run_id
+    WHERE attempt.run_id = ended.run_id AND attempt.token = ended.token
 """)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from cubeopt.db import budgets
+from cubeopt.db import budgets, facts
+from cubeopt.db.batch import batch
 from cubeopt.db.engine import transaction
+from cubeopt.db.facts import Facts
 from cubeopt.db.tables import RunKind
 
 logger = logging.getLogger(__name__)
@@ -258,6 +260,7 @@ def claim(
         "overtakers": OVERTAKERS,
     }
     claims = _within_budget(engine, values)
+    facts.remember(engine, map(Facts.of, claims))
     for taken in claims:
         logger.debug("worker %d leased run %d, token %d", worker_id, taken.run_id, taken.token)
     return claims
@@ -267,8 +270,9 @@ def _within_budget(engine: Engine, values: dict[str, Any]) -> list[Claim]:
     """The claim of *values*, taken back and made again for fewer while it overdraws a budget."""
     while True:
         with transaction(engine) as connection:
-            rows = connection.execute(_CLAIM, values).mappings()
-            claims = [Claim(**{**row, "kind": RunKind(row["kind"])}) for row in rows]
+            with batch(connection) as send:
+                rows = send(_CLAIM, values)
+            claims = [Claim(**{**row._asdict(), "kind": RunKind(row.kind)}) for row in rows]
             specs = {claim.study_id: claim.study_spec for claim in claims}
             ours = Counter(claim.study_id for claim in claims)
             found = budgets.excess(connection, specs)
@@ -279,26 +283,24 @@ def _within_budget(engine: Engine, values: dict[str, Any]) -> list[Claim]:
         values = {**values, "limit": len(claims) - excess}
 
 
+_LOOKED_AT = """
+    SELECT id FROM cubeopt.studies
+    WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
+        AND coalesce(id = ANY(CAST(:admitted AS bigint[])), true)
+"""
+
 # "leader" is the run that decides, "members" its company; both pass over rows that another claim
 # holds, so claims never wait for each other and never take a run twice.
-_CLAIM = text("""
+_CLAIM = text(f"""
     WITH oldest AS MATERIALIZED (
         SELECT min(id) AS id FROM cubeopt.runs
         WHERE state = 'waiting'
-            AND study_id IN (
-                SELECT id FROM cubeopt.studies
-                WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
-                    AND coalesce(id = ANY(CAST(:admitted AS bigint[])), true)
-            )
+            AND study_id IN ({_LOOKED_AT})
     ), leader AS MATERIALIZED (
         SELECT id, pack_key, suspect, coalesce(width, :new_width) AS width
         FROM cubeopt.runs
         WHERE state = 'waiting'
-            AND study_id IN (
-                SELECT id FROM cubeopt.studies
-                WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
-                    AND coalesce(id = ANY(CAST(:admitted AS bigint[])), true)
-            )
+            AND study_id IN ({_LOOKED_AT})
             AND coalesce(width, :new_width) BETWEEN :least_width AND :most_width
             AND (
                 CAST(:pack_key AS text) IS NULL
@@ -316,11 +318,7 @@ _CLAIM = text("""
             AND CASE WHEN leader.suspect THEN run.id = leader.id ELSE NOT run.suspect END
         WHERE run.state = 'waiting'
             AND (run.id = leader.id OR run.id <= (SELECT id FROM oldest) + :overtakers)
-            AND run.study_id IN (
-                SELECT id FROM cubeopt.studies
-                WHERE state = 'running' AND name = coalesce(CAST(:study AS text), name)
-                    AND coalesce(id = ANY(CAST(:admitted AS bigint[])), true)
-            )
+            AND run.study_id IN ({_LOOKED_AT})
         ORDER BY run.priority DESC, run.id
         LIMIT (SELECT least(:limit, width) FROM leader)
         FOR UPDATE OF run SKIP LOCKED

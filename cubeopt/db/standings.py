@@ -7,14 +7,45 @@ beside the values (two objectives, constraints), all are read each time.
 """
 
 import bisect
-from collections.abc import Collection, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
+
+from cubeopt.db.batch import Send
 
 _KEPT = 64  # rungs of a database
+_FEW = 16  # new values that are put in their places one by one
+
+
+class Rising(Sequence[float]):
+    """Numbers in rising order, seen without one of them; nothing is copied."""
+
+    def __init__(self, values: Sequence[float], without: float | None = None) -> None:
+        self._values = values
+        self._gap = len(values) if without is None else bisect.bisect_left(values, without)
+        self._length = len(values) - (without is not None)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return tuple(self)[place]
+        place = range(self._length)[place]
+        return self._values[place + (place >= self._gap)]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
 
 
 @dataclass(frozen=True)
@@ -22,9 +53,9 @@ class Place:
     """One run at a rung, and what the others reached there."""
 
     value: float
-    others: tuple[float, ...]
+    others: Sequence[float]
     metrics: dict[str, Any]  # those that were asked for
-    others_metrics: tuple[dict[str, Any], ...]  # of the others, in the same order
+    others_metrics: tuple[dict[str, Any], ...]  # of the others, in the same order; () if none were
 
 
 class Standing(Protocol):
@@ -39,19 +70,11 @@ class Values:
     """One rung of one study by its values; own values are those of the runs that asked."""
 
     seen: int = 0  # the greatest id
-    values: list[float] = field(default_factory=list)  # of all short runs, rising
+    values: Sequence[float] = field(default_factory=lambda: array("d"))  # all short runs', rising
     own: Mapping[int, float] = field(default_factory=dict)  # by run id
 
-    def others(self, run_id: int) -> tuple[float, ...]:
-        """The values of all runs but this one, rising."""
-        others = self.values.copy()
-        if run_id in self.own:
-            del others[bisect.bisect_left(others, self.own[run_id])]
-        return tuple(others)
-
     def place(self, run_id: int) -> Place:
-        others = self.others(run_id)
-        return Place(self.own[run_id], others, {}, ({},) * len(others))
+        return Place(self.own[run_id], Rising(self.values, self.own[run_id]), {}, ())
 
 
 @dataclass(frozen=True)
@@ -71,33 +94,39 @@ Rung = tuple[int, int]  # study id and epoch
 _kept: WeakKeyDictionary[Engine, dict[Rung, Values]] = WeakKeyDictionary()
 
 
-def read(
-    connection: Connection, rung: Rung, run_ids: Collection[int], keys: Sequence[str] = ()
-) -> Standing:
-    """Who stands at *rung*, read under the lock of its study; *run_ids* are those who ask."""
-    return _measured(connection, rung, keys) if keys else _values(connection, rung, run_ids)
+def ask(
+    send: Send, engine: Engine, rung: Rung, run_ids: Collection[int], keys: Sequence[str] = ()
+) -> Callable[[], Standing]:
+    """Ask who stands at *rung*, under the lock of its study; *run_ids* are those who want to know.
 
-
-def _values(connection: Connection, rung: Rung, run_ids: Collection[int]) -> Values:
-    before = _kept.get(connection.engine, {}).get(rung, Values())
+    The answer is there once the batch has ended.
+    """
     study_id, epoch = rung
-    asked = {"study_id": study_id, "epoch": epoch, "seen": before.seen, "run_ids": list(run_ids)}
-    seen, values, own = before.seen, before.values.copy(), dict[int, float]()
-    for row_id, run_id, value in connection.execute(_READ, asked):
+    given: dict[str, Any] = {"study_id": study_id, "epoch": epoch}
+    if keys:
+        measured = send(_READ_WITH_METRICS, {**given, "keys": list(keys)})
+        return lambda: Measured({run_id: (value, beside) for run_id, value, beside in measured})
+    before = _kept.get(engine, {}).get(rung, Values())
+    found = send(_READ, {**given, "seen": before.seen, "run_ids": list(run_ids)})
+    return lambda: _together(before, found)
+
+
+def _together(before: Values, rows: Iterable[Any]) -> Values:
+    """What was kept, and what has come since."""
+    seen, own, new = before.seen, dict[int, float](), array("d")
+    for row_id, run_id, value in rows:
         if row_id is None:
             own[run_id] = value
         else:
             seen = max(seen, row_id)
-            values.append(value)
-    values.sort()
+            new.append(value)
+    values = array("d", before.values)
+    if len(new) > _FEW:
+        values = array("d", sorted([*values, *new]))
+    else:
+        for value in new:
+            bisect.insort(values, value)
     return Values(seen, values, own)
-
-
-def _measured(connection: Connection, rung: Rung, keys: Sequence[str]) -> Measured:
-    study_id, epoch = rung
-    given = {"study_id": study_id, "epoch": epoch, "keys": list(keys)}
-    rows = connection.execute(_READ_WITH_METRICS, given)
-    return Measured({run_id: (value, metrics) for run_id, value, metrics in rows})
 
 
 def keep(engine: Engine, standings: Mapping[Rung, Standing]) -> None:
@@ -111,11 +140,14 @@ def keep(engine: Engine, standings: Mapping[Rung, Standing]) -> None:
         kept.pop(rung, None)
 
 
+# Of the new rows, few as they are, each looks up its run: a join would read all runs.
 _READ = text("""
     SELECT epoch.id, epoch.run_id, epoch.value
-    FROM cubeopt.epochs epoch JOIN cubeopt.runs run ON run.id = epoch.run_id
+    FROM cubeopt.epochs epoch
     WHERE epoch.epoch = :epoch AND epoch.id > :seen AND epoch.value IS NOT NULL
-        AND run.study_id = :study_id AND run.kind = 'short'
+        AND :study_id = (
+            SELECT study_id FROM cubeopt.runs WHERE id = epoch.run_id AND kind = 'short'
+        )
     UNION ALL
     SELECT NULL, run_id, value
     FROM cubeopt.epochs

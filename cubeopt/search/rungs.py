@@ -11,6 +11,7 @@ no training mends, so who breaks it ends at the first rung, and nobody is compar
 A promotion takes only who meets all of them at the last rung.
 """
 
+import bisect
 import itertools
 import math
 import operator
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cubeopt.db.standings import Rising
 from cubeopt.search import fronts
 from cubeopt.search.fronts import Losses
 from cubeopt.search.objective import Goal
@@ -140,8 +142,18 @@ def _fails(rungs: Rungs, value: float, others: Sequence[float], direction: str) 
         return False
     if rungs.rule == "median":
         return bool(others) and better(_median(others, direction), value, direction)
-    beats = operator.lt if direction == "minimize" else operator.gt  # never true of a NaN
-    return bool(sum(map(beats, others, itertools.repeat(value))) >= _kept(rungs, results))
+    return _ahead(value, others, direction) >= _kept(rungs, results)
+
+
+def _ahead(value: float, others: Sequence[float], direction: str) -> int:
+    """How many of *others* are better than *value*; a NaN is not."""
+    if isinstance(others, Rising):  # thousands, and no NaN among them
+        lower = bisect.bisect_left(others, value)
+        return (
+            lower if direction == "minimize" else len(others) - bisect.bisect_right(others, value)
+        )
+    beats = operator.lt if direction == "minimize" else operator.gt
+    return sum(map(beats, others, itertools.repeat(value)))
 
 
 def prune_between(
@@ -211,5 +223,8 @@ def _kept(rungs: Rungs, results: int) -> int:
 
 
 def _median(values: Sequence[float], direction: str) -> float:
+    if isinstance(values, Rising):
+        low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
+        return float((low + high) / 2)
     worst = math.inf if direction == "minimize" else -math.inf
     return statistics.median(worst if math.isnan(value) else value for value in values)

@@ -1,11 +1,14 @@
 """What a process keeps of a rung is what stands in the tables."""
 
+import random
+from array import array
 from typing import Any
 
 import pytest
 
 from cubeopt.db import engine as engines
 from cubeopt.db import leases, standings
+from cubeopt.db.batch import batch
 from cubeopt.db.leases import EpochReport, RungQuestion, Verdict
 
 
@@ -39,12 +42,13 @@ def test_only_what_is_new_is_read(hands: Any) -> None:
         _asked(hands, claim, place / 8)
     kept = standings._kept[hands.engine][study.id, 1]
     with hands.engine.begin() as connection:
-        again = standings.read(connection, (study.id, 1), [])
+        with batch(connection) as send:
+            answer = standings.ask(send, hands.engine, (study.id, 1), [])
         rows = connection.execute(
             standings._READ,
             {"study_id": study.id, "epoch": 1, "seen": kept.seen, "run_ids": []},
         ).all()
-    assert (again.values, rows) == ([0.0, 0.125, 0.25, 0.375], [])
+    assert (list(answer().values), rows) == ([0.0, 0.125, 0.25, 0.375], [])
 
 
 def test_what_was_not_committed_is_forgotten(hands: Any) -> None:
@@ -68,3 +72,31 @@ def test_an_epoch_trained_again_is_not_compared_with_itself(hands: Any) -> None:
     _asked(hands, second, 0.25)
     assert _asked(hands, first, 0.125) == (0.25,)  # what it had at first counts for others
     assert hands.report(second, 2, 0.25) == {second.run_id: Verdict.GO_ON}
+
+
+def test_a_rung_without_one_of_its_values_is_the_rung_without_it() -> None:
+    generator = random.Random(0)
+    for _ in range(200):
+        values = sorted(generator.randrange(6) / 4 for _ in range(generator.randrange(1, 9)))
+        one = generator.choice(values)
+        expected = values.copy()
+        expected.remove(one)
+        rising = standings.Rising(array("d", values), one)
+        assert (len(rising), list(rising), list(rising[1:])) == (
+            len(expected),
+            expected,
+            expected[1:],
+        )
+        assert rising == tuple(expected)
+        assert rising != tuple(values)
+        assert all(rising[-place] == expected[-place] for place in range(1, len(expected) + 1))
+
+
+def test_many_new_values_at_once_find_their_places() -> None:
+    rows = [(number, number, (7 * number) % 50 / 8) for number in range(1, 50)]
+    few, many = rows[:3], rows[3:]
+    base = standings._together(standings.Values(), few)
+    grown = standings._together(base, [*many, (None, 12, 0.5)])
+    assert list(grown.values) == sorted(value for _, _, value in rows)
+    assert list(base.values) == sorted(value for _, _, value in few)
+    assert (grown.seen, grown.own) == (49, {12: 0.5})

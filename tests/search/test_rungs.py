@@ -1,12 +1,14 @@
 """Who goes on."""
 
 import math
+import random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cubeopt.db.standings import Rising
 from cubeopt.search.objective import goal_of
 from cubeopt.search.rungs import (
     Met,
@@ -289,3 +291,14 @@ def test_by_a_factor_a_share_of_the_results_on_fronts_is_due() -> None:
     due = promoted(BOTH, Promotion(reduction_factor=2.0), reached)
     assert len(due) == 2
     assert set(due) == {0, 3}  # both ends of the front
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize("rule", ["asha", "median"])
+def test_values_that_rise_are_judged_as_any_others(rule: str, direction: str) -> None:
+    generator, rungs = random.Random(1), Rungs(epochs=(1, 2), rule=rule)
+    for _ in range(300):
+        values = sorted(generator.randrange(8) / 4 for _ in range(generator.randrange(12)))
+        value = generator.randrange(8) / 4
+        said = [prune(rungs, 1, value, each, direction) for each in (values, Rising(values))]
+        assert said[0] == said[1], (values, value)
