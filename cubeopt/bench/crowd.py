@@ -30,9 +30,9 @@ from cubeopt.search.study import StudySpec
 from cubeopt.service.coordinator import coordinate
 from cubeopt.service.ear import Ear
 from cubeopt.service.heartbeat import Heartbeat
+from cubeopt.service.rest import Rest
 
 LEASE_SECONDS = 30.0
-_IDLE_SECONDS = 0.3  # between two looks into an empty queue, as a worker's
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,13 @@ class _Worker:
     def run(self, stop: threading.Event) -> Shift:
         began, skipped = time.perf_counter(), (0, 0.0)
         claims: list[Claim] = []
-        trials = 0
+        trials, rest = 0, Rest()
         while not stop.is_set():
             claims = claims or self._begin()
             if not claims:
-                stop.wait(_IDLE_SECONDS)
+                stop.wait(rest.seconds())
                 continue
+            rest.over()
             claims = self._train(claims[0], stop)
             trials += 1
             if trials == 1:

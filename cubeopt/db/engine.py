@@ -2,6 +2,9 @@
 
 import json
 import logging
+import math
+import select
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +17,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy import Engine as Engine  # for those above us, who know no SQLAlchemy
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from cubeopt.db import embedded
 from cubeopt.db.tables import SCHEMA
@@ -36,6 +40,7 @@ _CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,  # milliseconds
 }
+_FRESH_SECONDS = 1.0
 # Who falls asleep within a transaction holds up others with its locks: the server ends it.
 _IDLE_IN_TRANSACTION = "SET idle_in_transaction_session_timeout = '15s'"
 # SQLSTATE of what passes: no connection, rolled back for others' sake, no room, read-only for now,
@@ -63,19 +68,45 @@ def create(address: str) -> Engine:
     engine = sqlalchemy.create_engine(
         _url(address),
         connect_args={"application_name": "cubeopt", **_CONNECT},
-        # Few are kept open, so that many workers fit; a server that restarted is noticed.
+        # Few are kept open, so that many workers fit.
         pool_size=2,
         max_overflow=20,
-        pool_pre_ping=True,
         json_serializer=partial(json.dumps, allow_nan=False),
     )
     event.listen(engine, "connect", _prepare)
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", _check)
     return engine
 
 
 def _prepare(connection: psycopg.Connection, record: object) -> None:
     connection.execute(_IDLE_IN_TRANSACTION)
     connection.commit()
+
+
+def _note_use(connection: psycopg.Connection | None, record: ConnectionPoolEntry) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _check(connection: psycopg.Connection, record: ConnectionPoolEntry, proxy: object) -> None:
+    """Before it is used: a server that has restarted is noticed.
+
+    A connection that was used a moment ago and has heard nothing since is not asked; a server that
+    goes says so.
+    """
+    fresh = time.monotonic() - record.info.get("used", -math.inf) < _FRESH_SECONDS
+    if fresh and not _has_heard(connection):
+        return
+    try:
+        connection.execute("")
+        connection.rollback()
+    except psycopg.OperationalError as error:
+        raise DisconnectionError from error  # the pool tries another
+
+
+def _has_heard(connection: psycopg.Connection) -> bool:
+    readable, _, _ = select.select([connection.fileno()], [], [], 0)
+    return bool(readable)
 
 
 def optuna_url(engine: Engine) -> str:

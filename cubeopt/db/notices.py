@@ -4,6 +4,7 @@ Whoever hears one looks into the tables; who hears none looks every few seconds.
 costs seconds, and nothing else.
 """
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,8 +25,12 @@ class Listener:
 
     def wait(self, seconds: float) -> bool:
         """Whether a notice came within *seconds*; StorageError when the connection is gone."""
+        # Until something can be read we sleep; psycopg would look ten times a second.
+        readable, _, _ = select.select([self._connection.fileno()], [], [], seconds)
+        if not readable:
+            return False
         with translated(self._where):
-            heard = list(self._connection.notifies(timeout=seconds, stop_after=1))
+            heard = list(self._connection.notifies(timeout=0, stop_after=1))
         return bool(heard)
 
 

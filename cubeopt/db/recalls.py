@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, text
 
 from cubeopt.db import budgets, records
+from cubeopt.db.batch import batch
 from cubeopt.db.engine import transaction
 from cubeopt.db.leases import Lease, arrays
 from cubeopt.errors import UnknownNameError
@@ -44,19 +45,24 @@ _DRAIN = text("""
 def recall(engine: Engine, worker_id: int, held: Sequence[Lease]) -> Recall:
     """What a person or a budget has asked of this worker and of the runs that it holds."""
     with transaction(engine) as connection:
-        drained = connection.scalar(_DRAINED, {"worker_id": worker_id})
-        rows = list(connection.execute(_ALLOWED, arrays(held)).mappings())
-        specs = {row["study_id"]: row["spec"] for row in rows}
+        with batch(connection) as send:
+            asked = send(_DRAINED, {"worker_id": worker_id})
+            found = send(_ALLOWED, arrays(held))
+        drained = any(row.drained for row in asked)
+        rows = found.fetchall()
+        specs = {row.study_id: {"budget": row.budget or {}} for row in rows}
         over = {each for each, spec in specs.items() if budgets.exhausted(connection, each, spec)}
-    allowed = {row["id"] for row in rows if row["study_id"] not in over}
+    allowed = {row.id for row in rows if row.study_id not in over}
     leases = frozenset(lease for lease in held if lease.run_id not in allowed)
-    return Recall(bool(drained), leases)
+    return Recall(drained, leases)
 
 
-_DRAINED = text("SELECT drain_asked_at IS NOT NULL FROM cubeopt.workers WHERE id = :worker_id")
+_DRAINED = text("""
+    SELECT drain_asked_at IS NOT NULL AS drained FROM cubeopt.workers WHERE id = :worker_id
+""")
 
 _ALLOWED = text("""
-    SELECT run.id, run.study_id, study.spec FROM cubeopt.runs run
+    SELECT run.id, run.study_id, study.spec->'budget' AS budget FROM cubeopt.runs run
         JOIN unnest(CAST(:run_ids AS bigint[]), CAST(:tokens AS bigint[])) AS lease(id, token)
         ON run.id = lease.id AND run.token = lease.token
         JOIN cubeopt.studies study ON study.id = run.study_id

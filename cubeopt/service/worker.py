@@ -36,6 +36,7 @@ from cubeopt.service.grace import Grace
 from cubeopt.service.heartbeat import Heartbeat
 from cubeopt.service.host import CoordinatorHost
 from cubeopt.service.pack import Pack
+from cubeopt.service.rest import Rest
 from cubeopt.service.shelf import Shelf
 from cubeopt.service.station import Held, Station
 from cubeopt.settings import Settings
@@ -47,7 +48,7 @@ from cubeopt.trial import Task, TrialSpec
 logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 60.0  # with four beats in it, half a minute without a storage costs no lease
-_IDLE_SECONDS = 0.3  # between two looks into an empty queue, or at a storage that is gone
+_IDLE_SECONDS = 0.3  # between two looks at a storage that is gone
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,11 @@ class Worker:
             Ear(self._engine, worker_id, heart) as self._ear,
         ):
             self._station = self._opened(worker_id, heart, shelf)
+            rest = Rest()
             while not self._leaves:
                 try:
                     if self._work():
+                        rest.over()
                         continue
                     if options.until_done and self._done():
                         break
@@ -117,7 +120,7 @@ class Worker:
                 except StorageLostError as error:
                     logger.debug("waiting: %s", error)
                     heart.alarm()
-                self._stop.wait(_IDLE_SECONDS)
+                self._stop.wait(rest.seconds())
                 self._sit_out()
         self._retire(worker_id)
 
