@@ -17,6 +17,9 @@ from sqlalchemy import Connection, TextClause, make_url
 Cursor = psycopg.Cursor[Any]
 _DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 
+# Small statements with many tables: to plan one takes longer than to do it.
+_PLAN_ONCE = "SET LOCAL plan_cache_mode = force_generic_plan"
+
 
 class Send(Protocol):
     """Adds a statement to the batch."""
@@ -40,6 +43,7 @@ def batch(connection: Connection) -> Iterator[Send]:
 
     try:
         with driver.pipeline():
+            driver.execute(_PLAN_ONCE)
             yield send
     except psycopg.Error as error:
         if driver.closed:

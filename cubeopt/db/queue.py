@@ -193,10 +193,12 @@ def first_waiting(
     """The run that a claim would start from now; leases nothing. None wakes the coordinator."""
     values = {"study": study, "admitted": admitted}
     with transaction(engine) as connection:
-        row = connection.execute(_FIRST_WAITING, values).mappings().one_or_none()
+        with batch(connection) as send:
+            found = send(_FIRST_WAITING, values)
+        row = found.fetchone()
         if row is None:
             connection.execute(_WANTED)
-    return Waiting(**row) if row is not None else None
+    return Waiting(**row._asdict()) if row is not None else None
 
 
 _FIRST_WAITING = text("""
