@@ -1,5 +1,10 @@
 """On a fresh machine, whoever comes first makes what all need."""
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import psutil
 import pytest
 from sqlalchemy import text
@@ -11,12 +16,20 @@ from cubeopt.db.tables import SCHEMA
 from .conftest import site, until
 
 
+@pytest.fixture
+def nowhere() -> Iterator[Path]:
+    """An empty folder that nobody else closes: pytest shuts its own to others at each start."""
+    home = Path(tempfile.mkdtemp(prefix="cubeopt-"))
+    yield home
+    shutil.rmtree(home)
+
+
 @pytest.mark.parametrize("count", [4, pytest.param(16, marks=pytest.mark.long)])
 def test_workers_that_start_at_once_on_an_empty_folder_share_one_server_and_one_schema(
-    tmp_path, count
+    nowhere, count
 ):
-    folder = tmp_path / "storage" / "pg"
-    with site(tmp_path / "storage") as fresh:
+    folder = nowhere / "storage" / "pg"
+    with site(nowhere / "storage") as fresh:
         try:
             workers = [fresh.worker() for _ in range(count)]
             until(lambda: embedded.status(folder).running, 120)
