@@ -31,7 +31,8 @@ class Kind(StrEnum):
     BY_PLACE = "specialised by cell"
     BY_TASK = "specialised by task"
     NOT_BY_TASK = "not specialised by task"
-    ARRIVES = "flow"  # when and how much of a change arrives
+    ARRIVES = "arrival"  # when a change of the input reaches the output
+    GAIN = "gain"  # how much of it arrives
     CARRIERS = "carriers"  # how few cells carry half of it
 
 
@@ -117,7 +118,7 @@ def _gain(found: "Emergence") -> Iterator[Finding]:
     elif gain > GROWS:
         yield _finding(Kind.EXPLODING, f"{said}: noise would decide what comes out")
     else:
-        yield _finding(Kind.ARRIVES, said)
+        yield _finding(Kind.GAIN, said)
 
 
 def _carriers(found: "Emergence") -> Iterator[Finding]:
