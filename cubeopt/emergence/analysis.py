@@ -17,9 +17,7 @@ _GATES_SHARE = 0.3  # of the work
 Tell = Callable[[str, float], None]  # what is done now, and the share of all that is done
 
 
-def analyse(
-    folder: Path, settings: Settings, tell: Tell = lambda what, share: None
-) -> Emergence:
+def analyse(folder: Path, settings: Settings, tell: Tell = lambda what, share: None) -> Emergence:
     """Look at the checkpoint *folder*; CheckpointError or DataError when it cannot be."""
     return Analyst(settings).analyse(folder, tell)
 
@@ -39,9 +37,7 @@ class Analyst:
         return looked_at(model, str(folder), tell)
 
 
-def looked_at(
-    model: Model, name: str, tell: Tell = lambda what, share: None
-) -> Emergence:
+def looked_at(model: Model, name: str, tell: Tell = lambda what, share: None) -> Emergence:
     """What *model*, whose checkpoint has this *name*, shows."""
     choices = gates.choices(model, lambda share: tell("gates", _GATES_SHARE * share))
     rest = 1.0 - _GATES_SHARE

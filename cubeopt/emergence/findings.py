@@ -145,9 +145,7 @@ def _experts(found: "Emergence") -> Iterator[Finding]:
     for expert in found.experts:
         usage = found.metrics[f"usage/{expert}"]
         if usage < 100.0 * IDLE:
-            most = max(
-                max(step.shares[expert]) for step in found.steps if step.shares is not None
-            )
+            most = max(max(step.shares[expert]) for step in found.steps if step.shares is not None)
             yield _finding(
                 Kind.DEAD_EXPERT,
                 f"the gate gives the expert {usage:.2g} % of the choices, and no cell at any step "

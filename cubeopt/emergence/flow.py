@@ -11,8 +11,9 @@ goes through the cells of that step. The share of cell c at step t is
 order how much the output's change falls when the cell is held back ("activation patching", Vig et
 al. 2020, Meng et al. 2022; its gradient form: Syed, Rager and Conmy 2023, arXiv 2310.10348).
 The gradient is taken half way between the two passes, so the shares of a step sum to 1 but for an
-error of second order (completeness, Sundararajan, Taly and Yan 2017). A share below 0 works against
-the rest. Under learned halting a state also goes to the output directly, so later steps sum to less.
+error of second order (completeness, Sundararajan, Taly and Yan 2017). A share below 0 works
+against the rest. Under learned halting a state also goes to the output directly, so later steps sum
+to less.
 
 T steps, C cells, B samples, S state size, D embedding size, N weights, W written cells.
 """
@@ -113,8 +114,9 @@ class _Walk:
     def _forward(
         self, source: Float64[Tensor, "B D"], seen: Callable[[int, Tensor], Tensor]
     ) -> Float64[Tensor, "B D"]:
-        passage = self._model.cube.forward(self._weights, source[None], self._knobs, touch=seen)
-        return passage.output[0]
+        cube = self._model.cube
+        output: Tensor = cube.forward(self._weights, source[None], self._knobs, touch=seen).output
+        return output[0]
 
     def _stacked(self, states: list[Tensor]) -> States:
         """A state for every step, also those that nobody took."""

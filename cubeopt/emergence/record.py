@@ -108,8 +108,7 @@ def from_json(row: Mapping[str, Any]) -> Emergence:
     values = dict(row)
     flow = dict(values["flow"])
     flow["news"] = [
-        News(**{**each, "rings": [Ring(**ring) for ring in each["rings"]]})
-        for each in flow["news"]
+        News(**{**each, "rings": [Ring(**ring) for ring in each["rings"]]}) for each in flow["news"]
     ]
     values["size"] = tuple(values["size"])
     values["steps"] = [Step(**each) for each in values["steps"]]

@@ -92,8 +92,10 @@ def step_rows(found: Emergence) -> list[dict[str, Any]]:
         {
             "step": step.step,
             "taken": step.taken,
-            **{expert: _mean(step.shares[expert]) if step.shares else None
-               for expert in found.experts},
+            **{
+                expert: _mean(step.shares[expert]) if step.shares else None
+                for expert in found.experts
+            },
             "entropy": _mean(step.entropy) if step.entropy else None,
             "activity": _root(step.activity),
             "change": _root(step.change),
@@ -118,8 +120,9 @@ def cell_rows(found: Emergence) -> list[dict[str, Any]]:
         rows.append(
             {
                 **{"cell": cell, "x": x, "y": y, "z": z},
-                **{name: last.shares[name][cell] if last.shares else None
-                   for name in found.experts},
+                **{
+                    name: last.shares[name][cell] if last.shares else None for name in found.experts
+                },
                 "entropy": last.entropy[cell] if last.entropy else None,
                 "activity": last.activity[cell],
                 "change": last.change[cell],
@@ -152,20 +155,30 @@ def _gates(found: Emergence) -> Iterator[Colouring]:
     most = math.log2(len(found.experts)) or 1.0
     frames = [_frame(found, step.step, step.entropy or (), "bits") for step in chosen]
     yield Colouring(
-        "entropy", "Gate", "Gate entropy", "bits",
+        "entropy",
+        "Gate",
+        "Gate entropy",
+        "bits",
         f"How undecided the gate is: 0 when every choice is for one expert, {most:.3g} when all "
         "experts have the same share.",
-        "linear", 0.0, most, frames,
+        "linear",
+        0.0,
+        most,
+        frames,
     )
     for expert in found.experts:
         values = [(step.step, (step.shares or {})[expert]) for step in chosen]
-        frames = [
-            _frame(found, step, [100.0 * each for each in row], "%") for step, row in values
-        ]
+        frames = [_frame(found, step, [100.0 * each for each in row], "%") for step, row in values]
         yield Colouring(
-            f"share:{expert}", "Gate", f"Share of the {expert} expert", "%",
+            f"share:{expert}",
+            "Gate",
+            f"Share of the {expert} expert",
+            "%",
             f"How much of a cell's move the {expert} expert decides, mean over the samples.",
-            "linear", 0.0, 100.0, frames,
+            "linear",
+            0.0,
+            100.0,
+            frames,
         )
 
 
@@ -186,10 +199,17 @@ def _experts(found: Emergence, chosen: Sequence[Step]) -> Colouring:
         caption = f"After step {step.step}, of {found.cells} cells: {counts}."
         frames.append(Frame(step.step, leading, caption, layers, details))
     return Colouring(
-        "expert", "Gate", "Dominant expert", "",
+        "expert",
+        "Gate",
+        "Dominant expert",
+        "",
         "Which expert has the largest share of a cell's move, mean over the samples; "
         f"'{NO_LEAD}' where it is less than {100.0 * LEAD:g} point ahead.",
-        "category", 0.0, float(len(names) - 1), frames, names,
+        "category",
+        0.0,
+        float(len(names) - 1),
+        frames,
+        names,
         [f"{name}, %" for name in found.experts],
     )
 
@@ -200,7 +220,15 @@ def _of_states(found: Emergence, key: str, title: str, explained: str) -> Colour
     frames = [_frame(found, step, row, "units") for step, row in rows]
     high = max(max(row) for _, row in rows)
     return Colouring(
-        key, "State", title, "units of the state", explained, "linear", 0.0, high or 1.0, frames,
+        key,
+        "State",
+        title,
+        "units of the state",
+        explained,
+        "linear",
+        0.0,
+        high or 1.0,
+        frames,
         sized=True,
     )
 
@@ -211,12 +239,19 @@ def _tasks(found: Emergence) -> Iterator[Colouring]:
         return
     frame = _frame(found, len(found.steps) - 1, tasks.bits, "bits")
     yield Colouring(
-        "task", "Task", "Specialisation by task", "bits",
+        "task",
+        "Task",
+        "Specialisation by task",
+        "bits",
         "How much a cell's choice of an expert tells about the task, over all steps: their mutual "
         f"information. Shuffled tasks give a mean of up to {tasks.by_chance:.2g}.",
-        "linear", 0.0, max(tasks.bits) or 1.0, [frame], sized=True,
+        "linear",
+        0.0,
+        max(tasks.bits) or 1.0,
+        [frame],
+        sized=True,
     )
-    first, last = list(tasks.shares)[0], list(tasks.shares)[-1]
+    first, *_, last = tasks.shares
     for expert in found.experts:
         gap = [
             round(100.0 * (one - other), 2)
@@ -227,10 +262,16 @@ def _tasks(found: Emergence) -> Iterator[Colouring]:
         most = max(map(abs, gap)) or 1.0
         frame = _frame(found, len(found.steps) - 1, gap, "points")
         yield Colouring(
-            f"task:{expert}", "Task", f"{expert}: {last} minus {first}", "points",
+            f"task:{expert}",
+            "Task",
+            f"{expert}: {last} minus {first}",
+            "points",
             f"How many points more the {expert} expert has with rows of {last} than with rows of "
             f"{first}, over all steps.",
-            "diverging", -most, most, [frame],
+            "diverging",
+            -most,
+            most,
+            [frame],
         )
 
 
@@ -249,11 +290,17 @@ def _response(found: Emergence, news: News) -> Colouring:
     high = max(max(row) for row in news.response) or 1.0
     low = min((each for row in news.response for each in row if each), default=high)
     return Colouring(
-        "response" if whole else f"response:{news.name}", "Flow",
-        f"Response to {what}", "times the change at step 0",
+        "response" if whole else f"response:{news.name}",
+        "Flow",
+        f"Response to {what}",
+        "times the change at step 0",
         f"How far {what} ({100.0 * found.flow.size:g} %) moves each cell's state, beside how far "
         "it moved the changed cells at step 0: 1 is as far.",
-        "log", max(low, high * 10.0**-_DECADES), high, frames, sized=True,
+        "log",
+        max(low, high * 10.0**-_DECADES),
+        high,
+        frames,
+        sized=True,
     )
 
 
@@ -271,10 +318,17 @@ def _carried(found: Emergence) -> Colouring:
         frames.append(Frame(step, _rounded(values), caption, _sums(found, values)))
     high = max(max(map(abs, row)) for row in found.flow.carried) * 100.0
     return Colouring(
-        "carried", "Flow", "Carries the change", "% of the output's change",
+        "carried",
+        "Flow",
+        "Carries the change",
+        "% of the output's change",
         "Which share of the output's change goes through a cell at a step; those of a step sum to "
         "100 %, and a share below 0 works against the rest.",
-        "linear", 0.0, high or 1.0, frames, sized=True,
+        "linear",
+        0.0,
+        high or 1.0,
+        frames,
+        sized=True,
     )
 
 

@@ -12,9 +12,7 @@ from cubeopt import atomic
 from cubeopt.emergence.record import Emergence
 from cubeopt.report import cube, cube_figures
 
-_HERE = Path(__file__).parent
-VIEW = _HERE / "cube_view.js"
-_CONTROLS = _HERE / "cube_page.js"
+_SCRIPTS = Path(__file__).parent / "scripts"
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -54,8 +52,10 @@ def page(found: Emergence) -> str:
     title = html.escape(f"Cube {'x'.join(map(str, found.size))}, epoch {found.epoch}")
     facts = cube.facts(found)
     played = json.dumps(cube_figures.player(found)).replace("<", "\\u003c")
-    view = VIEW.read_text(encoding="utf-8").replace("export function", "function")
-    script = view + _CONTROLS.read_text(encoding="utf-8")
+    view, controls = (
+        (_SCRIPTS / f"{name}.js").read_text(encoding="utf-8") for name in ("cube_view", "cube_page")
+    )
+    script = view.replace("export function", "function") + controls
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -85,7 +85,7 @@ aria-label="Layers"><table id="by-layer"><thead><tr><th scope="col">layer z</th>
 
 def _findings(found: Emergence) -> str:
     items = [
-        f'<li{" class=trouble" if each.trouble else ""}><strong>'
+        f"<li{' class=trouble' if each.trouble else ''}><strong>"
         f"{html.escape(f'{each.kind} {each.subject}'.strip())}</strong>: "
         f"{html.escape(each.sentence)}.</li>"
         for each in found.findings

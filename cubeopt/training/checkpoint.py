@@ -63,7 +63,7 @@ class Evaluated:
     """What a checkpoint, whole or thinned, evaluates with."""
 
     spec: TrialSpec
-    weights: Mapping[str, Tensor]  # or their average, by name
+    weights: dict[str, Tensor]  # or their average, by name
     source_scale: Scale
     target_scale: Scale
     facts: Facts
@@ -125,12 +125,13 @@ def evaluated(folder: Path) -> Evaluated:
     content = _read_facts(folder)
     with _damage(folder):
         tensors = safetensors.torch.load_file(folder / _TENSORS)
-        scales = [
-            Scale(*(tensors[f"scale/{side}_{part}"] for part in ("mean", "deviation")))
+        source, target = (
+            Scale(tensors[f"scale/{side}_mean"], tensors[f"scale/{side}_deviation"])
             for side in ("source", "target")
-        ]
+        )
         spec = trial.from_flat(content["spec"], str(folder / _FACTS))
-        return Evaluated(spec, _part(tensors, content["serve"]), *scales, _facts(content))
+        weights = _part(tensors, content["serve"])
+        return Evaluated(spec, weights, source, target, _facts(content))
 
 
 def save_interval(folder: Path) -> int:

@@ -1,0 +1,107 @@
+"""Of which runs of a study, and of which of their epochs, a cube can be looked at."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cubeopt import saved
+from cubeopt.db import records
+from cubeopt.db.engine import Engine
+from cubeopt.db.records import RunRecord, StudyRecord
+from cubeopt.db.tables import RunKind
+from cubeopt.errors import UnknownNameError
+
+SHOWN = 100  # short runs in a list, the best first; all others can be asked for by their key
+
+
+@dataclass(frozen=True)
+class CubeRun:
+    """A run that has left a checkpoint."""
+
+    key: str  # 3-full, 3-full-1 (another seed), 3-short
+    trial: int
+    kind: str
+    replicate: int
+    state: str
+    epoch: int
+    value: float | None
+
+
+@dataclass(frozen=True)
+class CubeRuns:
+    """Those of a study: full ones first, then short ones, the best of each first."""
+
+    study: str
+    metric: str
+    runs: Sequence[CubeRun]
+    left_out: int  # short runs beyond SHOWN
+
+
+def runs(engine: Engine, name: str) -> CubeRuns:
+    """The runs of the study called *name* with a checkpoint; UnknownNameError without the study."""
+    study = records.study(engine, name)
+    ranked = _ranked(study, records.runs(engine, study.id))
+    full = [each for each in ranked if each.kind is RunKind.FULL]
+    short = [each for each in ranked if each.kind is RunKind.SHORT]
+    shown = [_row(each) for each in (*full, *short[:SHOWN])]
+    return CubeRuns(study.name, study.metric, shown, max(0, len(short) - SHOWN))
+
+
+def epochs(engine: Engine, folder: Path, name: str, key: str) -> dict[int, Path]:
+    """The checkpoints below *folder* of a run's epochs that are on this machine.
+
+    A full run that went on from its trial's short run has that one's last checkpoint, too.
+    UnknownNameError when the study has no run with this *key*, or it has left none anywhere.
+    """
+    study = records.study(engine, name)
+    found = {_key(each): each for each in records.runs(engine, study.id) if each.checkpoint}
+    if key not in found:
+        raise UnknownNameError(
+            f"study {name!r} has no run {key!r} with a checkpoint; keys are as in 3-full, "
+            "3-full-1 and 3-short"
+        )
+    run = found[key]
+    before = found.get(f"{run.trial_number}-short")
+    together: dict[int, Path] = {}
+    for each in (before, run) if run.kind is RunKind.FULL and not run.replicate else (run,):
+        if each is not None:
+            together |= _of_run(study, each, folder)
+    return dict(sorted(together.items()))
+
+
+def _of_run(study: StudyRecord, run: RunRecord, folder: Path) -> dict[int, Path]:
+    kind = str(run.kind)
+    home = folder / saved.folder(study.name, run.trial_number, kind, run.replicate)
+    found = {epoch: path for epoch, path in saved.of_epochs(home).items() if epoch <= run.epoch}
+    newest = folder / (run.checkpoint or "")
+    named = saved.parse(newest.name)
+    if named is not None and not named.batches and newest.is_dir():
+        found[named.epoch] = newest  # what the storage knows of wins
+    return found
+
+
+def _ranked(study: StudyRecord, found: Sequence[RunRecord]) -> list[RunRecord]:
+    sign = 1.0 if study.direction == "minimize" else -1.0
+
+    def order(run: RunRecord) -> tuple[float, int, int]:
+        value = math.inf if run.value is None else sign * run.value
+        return value, run.trial_number, run.replicate
+
+    return sorted((run for run in found if run.checkpoint), key=order)
+
+
+def _row(run: RunRecord) -> CubeRun:
+    return CubeRun(
+        _key(run),
+        run.trial_number,
+        str(run.kind),
+        run.replicate,
+        str(run.state),
+        run.epoch,
+        run.value,
+    )
+
+
+def _key(run: RunRecord) -> str:
+    return f"{run.trial_number}-{run.kind}" + (f"-{run.replicate}" if run.replicate else "")
