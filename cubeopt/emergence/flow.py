@@ -115,8 +115,9 @@ class _Walk:
         self, source: Float64[Tensor, "B D"], seen: Callable[[int, Tensor], Tensor]
     ) -> Float64[Tensor, "B D"]:
         cube = self._model.cube
-        output: Tensor = cube.forward(self._weights, source[None], self._knobs, touch=seen).output
-        return output[0]
+        passage = cube.forward(self._weights, source[None], self._knobs, touch=seen)
+        (output,) = passage.output.unbind()
+        return output
 
     def _stacked(self, states: list[Tensor]) -> States:
         """A state for every step, also those that nobody took."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from cubeopt.data.dataset import TASKS
 from cubeopt.emergence.model import Model
 from cubeopt.emergence.record import Step, Tasks
-from cubeopt.emergence.rounding import rounded
+from cubeopt.emergence.rounding import placed, rounded
 from cubeopt.training import gating
 
 _SHUFFLES = 100
@@ -104,8 +104,8 @@ def steps(model: Model, found: Choices) -> list[Step]:
         shares = entropy = None
         if taken:
             by_expert = zip(model.cube.shape.experts, found.shares[t] / taken, strict=True)
-            shares = {str(name): rounded(row, 4) for name, row in by_expert}
-            entropy = rounded(found.entropy[t] / taken, 4)
+            shares = {str(name): placed(row) for name, row in by_expert}
+            entropy = placed(found.entropy[t] / taken)
         share = rounded(taken / found.samples, 4)
         rows.append(
             Step(t + 1, share, shares, entropy, rounded(activity[t + 1]), rounded(change[t]))
@@ -132,11 +132,11 @@ def tasks(model: Model, found: Choices) -> Tasks | None:
     limit = sorted(shuffled)[math.ceil(_QUANTILE * _SHUFFLES) - 1]
     shares = joint / joint.sum(1, keepdim=True)  # NaN of a task without rows, which is left out
     return Tasks(
-        rounded(gating.information(joint), 4),
+        placed(gating.information(joint), 6),
         rounded(limit, 4),
         {
             str(task): {
-                str(expert): rounded(shares[:, e, k], 4)
+                str(expert): placed(shares[:, e, k])
                 for e, expert in enumerate(model.cube.shape.experts)
             }
             for k, task in enumerate(names)

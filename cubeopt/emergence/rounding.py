@@ -14,3 +14,8 @@ def rounded(value: float | Tensor, digits: int = 3) -> float | list[float]:
     if isinstance(value, Tensor):
         return [rounded(each, digits) for each in value.tolist()]
     return float(f"{value:.{digits}g}") + 0.0  # no minus before a nought
+
+
+def placed(values: Tensor, places: int = 4) -> list[float]:
+    """A row of shares or bits, to so many decimal *places*."""
+    return [round(each, places) + 0.0 for each in values.tolist()]
