@@ -15,7 +15,7 @@ error of second order (completeness, Sundararajan, Taly and Yan 2017). A share b
 against the rest. Under learned halting a state also goes to the output directly, so later steps sum
 to less.
 
-T steps, C cells, B samples, S state size, D embedding size, N weights, W written cells.
+T steps, Z = T + 1 states, C cells, B samples, S state size, D embedding size, W written cells.
 """
 
 import math
@@ -38,7 +38,7 @@ _BYTES = 1 << 25  # of the states of one pass, at most; what the gradient keeps 
 _SPOT_NUMBERS = 1 << 18  # responses to changes of written cells alone, at most
 _SEED = 0
 
-States = Float64[Tensor, "T+1 C B S"]
+States = Float64[Tensor, "Z C B S"]
 
 
 def flow(model: Model, tell: Callable[[float], None]) -> Flow:

@@ -1,6 +1,6 @@
 """What the gates choose cell by cell, and how the cells move.
 
-T steps, E experts, C cells, B samples, S state size, K tasks.
+T steps, Z = T + 1 states, E experts, C cells, B samples, K tasks.
 """
 
 import math
@@ -29,7 +29,7 @@ class Choices:
     shares: Float64[Tensor, "T E C"]
     entropy: Float64[Tensor, "T C"]  # bits
     taken: Float64[Tensor, " T"]  # samples
-    squares: Float64[Tensor, "T+1 C"]  # of the states' numbers, means over them
+    squares: Float64[Tensor, "Z C"]  # of the states' numbers, means over them
     moves: Float64[Tensor, "T C"]  # of the changes' numbers
     by_sample: Float[Tensor, "E C B"]
     sums: gating.GateSums
