@@ -157,6 +157,7 @@ def _(mark: Rule, axes: Axes) -> None:
         va=va,
         color=palette.INK,
         fontsize=9.5,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
         zorder=5,
     )
 
@@ -215,6 +216,8 @@ def _scale(axes: Axes, axis: Axis, across: bool) -> None:
     if axis.ticks is not None:
         its.set_ticks(list(axis.ticks), [_literal(name) for name in axis.ticks.values()])
         its.set_minor_locator(NullLocator())
+        if across and len(axis.ticks) > 16:
+            axes.tick_params(axis="x", labelrotation=90)
     elif axis.whole:
         its.set_major_locator(MaxNLocator(integer=True))
     if axis.form == ".0%":

@@ -13,6 +13,7 @@ from cubeopt.report.chart import Axis, Bars, Chart, Label, Line, Mark, Points, R
 _SYMBOLS = {"x": "x-thin", "triangle": "triangle-up", "bar": "line-ew"}
 _NO_FILL = ("x", "bar")
 _GRID = "rgba(128, 128, 128, 0.18)"
+_UNDER = "rgba(255, 255, 255, 0.75)"  # a label; the page's scripts know it, for dark pages
 _ZERO = "rgba(128, 128, 128, 0.75)"
 
 
@@ -123,7 +124,9 @@ def _(mark: Rule, drawn: go.Figure, chart: Chart) -> None:
         else {"x": 1, "xref": "x domain", "xanchor": "right", "y": value}
         | {"yanchor": "bottom" if mark.above else "top"}
     )
-    drawn.add_annotation(place, text=html.escape(mark.label), showarrow=False, font={"size": 12})
+    drawn.add_annotation(
+        place, text=html.escape(mark.label), showarrow=False, font={"size": 12}, bgcolor=_UNDER
+    )
 
 
 @_add.register

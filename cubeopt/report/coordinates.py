@@ -34,7 +34,7 @@ class Thread:
 
     trial: int
     value: float
-    best: bool  # among the best tenth
+    best: bool  # among the few best
     places: list[float | None]
 
     def as_json(self) -> dict[str, Any]:
@@ -51,7 +51,10 @@ class Coordinates:
 
 
 def coordinates(found: Material, most: int) -> Coordinates:
-    """The best half of *most*, and others evenly chosen; better results stand higher."""
+    """The best tenth of what is drawn, at most *most*, and others evenly chosen.
+
+    On the last axis the best result stands at the top.
+    """
     params = {trial.number: trial.params for trial in found.trials}
     minimize = found.study.direction == "minimize"
     ranked = sorted(
@@ -62,10 +65,10 @@ def coordinates(found: Material, most: int) -> Coordinates:
         ),
         key=lambda pair: (pair[0] if minimize else -pair[0], pair[1]),
     )
-    chosen = [*ranked[: most // 2], *evenly(ranked[most // 2 :], most - most // 2)]
+    count = max(1, min(len(ranked), most) // 10)
+    chosen = [*ranked[:count], *evenly(ranked[count:], most - count)]
     distributions = study.stored(found.study.spec).distributions()
     best, worst = (chosen[0][0], chosen[-1][0]) if chosen else (0.0, 1.0)
-    tenth = max(1, len(ranked) // 10)
     return Coordinates(
         scales=[
             *(_scale(name, each) for name, each in distributions.items()),
@@ -75,7 +78,7 @@ def coordinates(found: Material, most: int) -> Coordinates:
             Thread(
                 number,
                 value,
-                place < tenth,
+                place < count,
                 [
                     *(
                         _place(each, params[number].get(name))

@@ -61,9 +61,12 @@ def history(results: Sequence[Result], promoted: Sequence[Promoted], measure: Me
     x = Axis("trial", limits=(-0.5 - 0.02 * last, last + 0.5 + 0.02 * last), whole=True)
     ended = [row for row in results if row.value is not None or row.state in ("pruned", "failed")]
     means = [(row.trial, row.mean) for row in promoted if row.mean is not None]
-    known = [row.value for row in ended if row.value is not None]
-    y = measure.axis([*known, *(mean for _, mean in means)])
-    if not known:
+    by_epoch: dict[int, list[float]] = {}
+    for row in ended:
+        if row.value is not None:
+            by_epoch.setdefault(row.epoch, []).append(row.value)
+    y = measure.axis([*by_epoch.values(), [mean for _, mean in means]])
+    if not by_epoch:
         return blank(title, x, y, _nothing_yet(measure))
     marks: list[Mark] = list(measure.rules())
     high = measure.direction == "minimize"
@@ -81,6 +84,7 @@ def history(results: Sequence[Result], promoted: Sequence[Promoted], measure: Me
                     [significant(placed(row.value, y, high), 5) for row in chosen],
                     marker,
                     size if len(chosen) < 400 else 0.6 * size,
+                    1.0 if len(chosen) < 400 else 0.6,
                     notes=[_told(row) for row in chosen],
                 )
             )
@@ -147,7 +151,11 @@ def curves(rows: Sequence[Curve], of: int, rungs: Sequence[int], measure: Measur
         whole=True,
     )
     values = [value for row in rows for value in row.values]
-    y = measure.axis(values)
+    by_epoch: dict[int, list[float]] = {}
+    for row in rows:
+        for epoch, value in zip(row.epochs, row.values, strict=True):
+            by_epoch.setdefault(epoch, []).append(value)
+    y = measure.axis(by_epoch.values())
     if not values:
         return blank(title, x, y, _nothing_yet(measure))
     marks: list[Mark] = [

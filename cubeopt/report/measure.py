@@ -1,11 +1,11 @@
 """By what a study is judged, as its charts say it: the metric, which way is better, baselines."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cubeopt.report import baselines
 from cubeopt.report.chart import Axis, Rule
-from cubeopt.report.stroke import AXES, limits_of, within
+from cubeopt.report.stroke import AXES, around, inner, within
 from cubeopt.report.summary import Summary
 
 
@@ -28,10 +28,15 @@ class Measure:
         _, _, ends = AXES.get(self.metric, "").partition(" (")
         return f"{self.metric} ({ends}, {self.better}" if ends else f"{self.metric}, {self.better}"
 
-    def axis(self, values: Sequence[float], levels: bool = True) -> Axis:
-        """Over all *values* but far outliers, and with *levels* over every baseline."""
-        limits = limits_of(values, [value for _, value in self.levels] if levels else [])
-        return Axis(self.name, limits=limits, zero=True)
+    def axis(self, groups: Iterable[Sequence[float]], levels: bool = True) -> Axis:
+        """Over all values but the far outliers of each group, and with *levels* every baseline.
+
+        A group are values that compare with each other, as of one epoch.
+        """
+        ends = [end for group in groups if group for end in inner(group)]
+        if levels:
+            ends += [value for _, value in self.levels]
+        return Axis(self.name, limits=around(ends), zero=True)
 
     def rules(self) -> list[Rule]:
         """The baselines; of two that are near, the labels stand apart."""

@@ -55,18 +55,16 @@ def results(found: Material) -> list[Result]:
 
 
 def curves(found: Material, most: int) -> list[Curve]:
-    """Of at most *most* runs, by trial: full runs and complete ones, the best first, then others.
+    """Of at most *most* runs, by trial: half of them those of the best promoted trials.
 
-    Of the others as many as there is room for, evenly chosen.
+    Of the others as many as there is room for, evenly chosen, so that each kind has its share.
     """
     runs = [run for run in found.runs if found.courses.get(run.id)]
-    first = [run for run in runs if run.kind == RunKind.FULL or run.state == RunState.COMPLETE]
-    sign = 1.0 if found.study.direction == "minimize" else -1.0
-    first.sort(key=lambda run: (run.kind != RunKind.FULL, sign * _value(run, sign)))
-    room = max(most // 2, most - (len(runs) - len(first)))  # half of it for those that were cut
-    kept = {run.id for run in first[:room]}
-    rest = [run for run in runs if run.kind != RunKind.FULL and run.state != RunState.COMPLETE]
-    kept |= {run.id for run in evenly(rest, most - len(kept))}
+    if len(runs) > most:
+        kept = _promoted(found, runs, most // 2)
+        others = [run for run in runs if run.id not in kept and run.kind == RunKind.SHORT]
+        kept |= {run.id for run in evenly(others, most - len(kept))}
+        runs = [run for run in runs if run.id in kept]
     return [
         Curve(
             run.trial_number,
@@ -77,8 +75,22 @@ def curves(found: Material, most: int) -> list[Curve]:
             [value for _, value in course],
         )
         for run in runs
-        if run.id in kept and (course := known(found, run))
+        if (course := known(found, run))
     ]
+
+
+def _promoted(found: Material, runs: Sequence[RunRecord], most: int) -> set[int]:
+    """The ids of at most *most* runs of the promoted trials, the best full runs first."""
+    sign = 1.0 if found.study.direction == "minimize" else -1.0
+    full = [run for run in runs if run.kind == RunKind.FULL]
+    full.sort(key=lambda run: (run.state != RunState.COMPLETE, sign * _value(run, sign)))
+    kept: set[int] = set()
+    for trial in dict.fromkeys(run.trial_number for run in full):
+        its = {run.id for run in runs if run.trial_number == trial}
+        if len(kept) + len(its) > most:
+            break
+        kept |= its
+    return kept
 
 
 def known(found: Material, run: RunRecord) -> list[tuple[int, float]]:

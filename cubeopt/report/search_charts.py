@@ -22,7 +22,7 @@ from cubeopt.report.progress import evenly
 from cubeopt.report.promotions import Promoted
 
 _DRAWN = 1200  # points of one kind at one rung
-_PROMOTED = 40
+_PROMOTED = 30
 _TABLE = 60  # rows of a table beside a chart; --json has all
 _NAMED = 15  # promoted trials that have their number beside them
 _HALF = 0.42  # of the width of a column
@@ -54,7 +54,7 @@ def ladder(rungs: Sequence[Rung], measure: Measure) -> Chart:
         ticks={place: _rung_name(rung) for place, rung in enumerate(rungs)},
     )
     values = [each.value for rung in rungs for each in rung.arrivals]
-    known = [value for value in values if value is not None]
+    known = [[each.value for each in r.arrivals if each.value is not None] for r in rungs]
     y = measure.axis(known, levels=False)
     if not values:
         return blank(
@@ -129,6 +129,7 @@ def _arrivals(
         [significant(placed(each.value, y, high), 5) for _, each in chosen],
         look.marker,
         look.size if len(chosen) < 400 else 0.6 * look.size,
+        1.0 if len(chosen) < 400 else 0.7,
         notes=[f"trial {each.trial}: {told(each.value)}, {verdict}" for _, each in chosen],
     )
 
@@ -208,7 +209,7 @@ def promotions(rows: Sequence[Promoted], measure: Measure) -> Chart:
         ticks={place: str(row.trial) for place, row in enumerate(shown)},
     )
     known = [value for row in shown for value in (row.short, *_values(row)) if value is not None]
-    y = measure.axis(known)
+    y = measure.axis([known])
     if not known:
         return blank(
             title, x, y, "No trial is promoted yet: a full run begins when short runs have ended."

@@ -79,7 +79,13 @@ def coordinates(found: Coordinates, measure: Measure) -> Chart:
     marks: list[Mark] = []
     for best, name, color, width, opacity in (
         (False, "other complete trials", palette.SKY, 1.2, 0.45),
-        (True, "the best tenth", palette.VERMILION, 2.4, 0.9),
+        (
+            True,
+            f"the best {sum(thread.best for thread in found.threads)}",
+            palette.VERMILION,
+            2.4,
+            0.9,
+        ),
     ):
         threads = [thread for thread in found.threads if thread.best == best]
         if threads:

@@ -62,12 +62,21 @@ def within(value: float, limits: tuple[float, float]) -> float:
 
 def limits_of(values: Sequence[float], levels: Sequence[float]) -> tuple[float, float]:
     """The ends of the value axis: all but far outliers, and every baseline."""
-    inner = list(values)
+    return around([*inner(values), *levels])
+
+
+def inner(values: Sequence[float]) -> tuple[float, ...]:
+    """The least and the greatest of *values* that is no far outlier; nothing of nothing."""
+    kept = list(values)
     if len(values) >= 4:
         first, _, third = statistics.quantiles(values, n=4)
         reach = 3 * max(third - first, 1e-3 * abs(third))
-        inner = [value for value in values if first - reach <= value <= third + reach]
-    everything = [*inner, *levels] or [0.0, 1.0]
-    low, high = min(everything), max(everything)
+        kept = [value for value in values if first - reach <= value <= third + reach]
+    return (min(kept), max(kept)) if kept else ()
+
+
+def around(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis that has room for all *values*."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
     margin = 0.06 * (high - low) or 0.5
     return low - margin, high + margin

@@ -55,15 +55,15 @@ class Timeline:
 
     @property
     def workers(self) -> list[str]:
-        """By their first attempt."""
-        return list(dict.fromkeys(each.worker for each in self.stretches))
+        """By name."""
+        return sorted({each.worker for each in self.stretches})
 
     @property
     def slots(self) -> dict[str, int]:
         """How many slots each worker used."""
-        found: dict[str, int] = {}
+        found = dict.fromkeys(self.workers, 0)
         for each in self.stretches:
-            found[each.worker] = max(found.get(each.worker, 0), each.slot + 1)
+            found[each.worker] = max(found[each.worker], each.slot + 1)
         return found
 
 
