@@ -1,6 +1,5 @@
 """`cubeopt study report`: a study as one page that can be mailed, its images, its rows."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +44,7 @@ def report(
     The question, the space, what was tried and cut, the winner beside the baselines, what decides,
     what ran where, and the commands that give it all again. It may be written while the study runs.
     """
-    from cubeopt.report import compared, material, study_page
+    from cubeopt.report import compared, headlines, material, study_page
 
     against = None if compare is None else compared.read(compare)
     loaded = settings.load(storage)
@@ -64,7 +63,5 @@ def report(
         return
     facts({"html": written["html"], "png": f"{len(images)} in {png}" if images else "-"}, False)
     if whole.protocol.goes_on:
-        at = datetime.fromisoformat(whole.protocol.written)
-        say(
-            f"study {name} is {whole.protocol.state}: this is how it was at {at:%Y-%m-%d %H:%M} UTC"
-        )
+        at = headlines.moment(whole.protocol.written)
+        say(f"study {name} is {whole.protocol.state}: this is how it was at {at}")

@@ -81,6 +81,9 @@ class Protocol:
     created: str
     finished: str | None
     goes_on: bool
+    metric: str  # the first objective's
+    direction: str
+    second: str | None
     question: dict[str, str]
     space: list[Searched]
     base: dict[str, Any]
@@ -114,6 +117,9 @@ def protocol(found: Material, short: Summary, times: Timeline) -> Protocol:
         created=short.created,
         finished=short.finished,
         goes_on=not found.ended,
+        metric=short.metric,
+        direction=short.direction,
+        second=short.second,
         question=_question(found, short),
         space=[_searched(name, each) for name, each in _spec(found).search.items()],
         base=dict(found.study.spec.get("base", {})),

@@ -15,6 +15,7 @@ from cubeopt.report import (
     chart_page,
     compared,
     course_charts,
+    headlines,
     measure,
     progress,
     protocol,
@@ -49,9 +50,6 @@ class Report:
     protocol: Protocol
     findings: Findings
     charts: Mapping[str, Chart]
-    metric: str
-    second: str | None
-    direction: str
     compared: Compared | None
 
     def as_json(self) -> dict[str, Any]:
@@ -80,7 +78,7 @@ def report(found: Material, against: Compared | None = None) -> Report:
         charts["winner"] = _winner(found, told.winners[0].trial)
     if against is not None:
         charts |= compared.charts(against)
-    return Report(told, rows, charts, short.metric, short.second, short.direction, against)
+    return Report(told, rows, charts, against)
 
 
 def _winner(found: Material, trial: int) -> Chart:
@@ -109,7 +107,7 @@ def write_images(whole: Report, folder: Path) -> list[Path]:
 def page(whole: Report, cube: Cube) -> str:
     """The page; all that came from people is text in it."""
     told = whole.protocol
-    mood, verdict = _verdict(whole)
+    mood, verdict = headlines.verdict(whole.protocol)
     body = _TEMPLATES.get_template("study.html").render(
         p=told,
         charts=whole.charts,
@@ -119,9 +117,7 @@ def page(whole: Report, cube: Cube) -> str:
         },
         mood=mood,
         verdict=verdict,
-        metric=whole.metric,
-        second=whole.second,
-        tiles=_tiles(whole),
+        tiles=headlines.tiles(whole.protocol, whole.findings.short_and_full),
         scores=_scores(told),
         front=[
             (w.trial, w.value, w.second_value, w.test_value, w.epochs, w.seeds)
@@ -138,57 +134,17 @@ def page(whole: Report, cube: Cube) -> str:
     return shell.document(f"Study {told.name}", body, plotly=True, style=_STYLE)
 
 
-def _verdict(whole: Report) -> tuple[str, str]:
-    """How good the result is, and the sentence that says so."""
-    told = whole.protocol
-    if not told.winners:
-        return "bad", "No result yet" if told.goes_on else "No result"
-    if len(told.winners) > 1:
-        return "good", f"A front of {len(told.winners)} trials in {whole.metric} and {whole.second}"
-    best = told.winners[0]
-    sentence = f"Best: trial {best.trial} with {whole.metric} {best.value:.4f}"
-    sign = 1.0 if whole.direction == "minimize" else -1.0
-    beaten = [e for e in told.baselines if e.difference is not None and sign * e.difference < 0]
-    missed = [e for e in told.baselines if e not in beaten]
-    if beaten:
-        sentence += f", better than {_named([e.label for e in beaten])}"
-    if missed:
-        sentence += f", but no better than {_named([e.label for e in missed])}"
-    return ("fair" if missed else "good"), sentence
-
-
-def _named(labels: list[str]) -> str:
-    return " and ".join(labels) if len(labels) < 3 else f"{', '.join(labels[:-1])} and {labels[-1]}"
-
-
-def _tiles(whole: Report) -> list[tuple[str, str, str]]:
-    """The few numbers that stand at the top."""
-    tried = whole.protocol.tried
-    total = sum(tried.trials.values())
-    states = ", ".join(f"{count:,} {state}" for state, count in tried.trials.items() if count)
-    tiles = [("trials", f"{total:,}", states)]
-    tiles.append(("epochs", f"{tried.epochs:,}", f"{tried.full_runs:,} full runs among them"))
-    note = f"{tried.workers:,} worker{'s' * (tried.workers != 1)}; side by side counts once"
-    tiles.append(("device time", _duration(tried.device_seconds), note))
-    tiles.append(("from first to last", _duration(tried.seconds), tried.first or "not begun"))
-    agreed = whole.findings.short_and_full
-    if agreed.spearman is not None:
-        pairs = f"rank correlation over {agreed.pairs} trials"
-        tiles.append(("short and full runs", f"{agreed.spearman:.2f}", pairs))
-    return tiles
-
-
-def _scores(told: Protocol) -> list[tuple[str, Any]]:
+def _scores(told: Protocol) -> list[tuple[str, Any, Any]]:
     """The winner between the baselines."""
     if len(told.winners) != 1:
         return []
     best = told.winners[0]
-    rows: list[tuple[str, Any]] = [(f"trial {best.trial}, validation", best.value)]
+    rows: list[tuple[str, Any, Any]] = [(f"trial {best.trial}, validation", best.value, None)]
     if best.spread is not None:
-        rows.append(("its standard deviation over the seeds", best.spread))
+        rows.append(("its standard deviation over the seeds", best.spread, None))
     if best.test_value is not None:
-        rows.append((f"trial {best.trial}, test", best.test_value))
-    return [*rows, *((each.label, each.value) for each in told.baselines)]
+        rows.append((f"trial {best.trial}, test", best.test_value, None))
+    return [*rows, *((each.label, each.value, each.difference) for each in told.baselines)]
 
 
 def _data(told: Protocol) -> list[tuple[str, str]]:
@@ -214,7 +170,7 @@ def _tried(told: Protocol) -> list[tuple[str, str]]:
     )
     return [
         ("attempts", f"{tried.attempts:,}" + (f": {ends}" if ends else "")),
-        *((f"budget {place}", line) for place, line in enumerate(told.budgets, 1)),
+        *(("budget", line) for line in told.budgets),
         *(("before", line) for line in told.past),
         ("devices", ", ".join(tried.devices) or "none yet"),
         ("code", ", ".join(tried.codes) or "none yet"),
@@ -231,13 +187,6 @@ def _origins(told: Protocol) -> list[tuple[str, list[tuple[str, int]]]]:
     ]
 
 
-def _duration(seconds: float) -> str:
-    for name, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {name}"
-    return f"{seconds:.3g} s"
-
-
 def _pre(text: str) -> Markup:
     return Markup(f'<pre tabindex="0">{html.escape(text)}</pre>')
 
@@ -250,6 +199,7 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.globals |= {
+    "moment": headlines.moment,
     "details": lambda summary, body: Markup(shell.details(summary, body)),
     "table": lambda columns, rows: Markup(shell.table(columns, rows)),
     "pre": _pre,
