@@ -29,7 +29,7 @@ def analyze(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CHECKPOINT]",
+            metavar="CHECKPOINT",
             help="Its folder; of an experiment, its newest one is taken.",
             show_default=False,
         ),

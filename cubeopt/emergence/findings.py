@@ -13,6 +13,7 @@ IDLE = 0.01  # of the choices: an expert that gives less could be left out unsee
 UNDECIDED = 0.98  # of the most bits there are: each expert has about the same share
 DECIDED = 0.1  # of these bits: the choice is nearly always for one expert
 BY_PLACE = 0.05  # bits: from here on it matters which cell it is
+BY_TASK = 0.01  # bits, mean over the cells: less is nothing that a cell could be known by
 FADES, GROWS = 0.01, 100.0  # the output's change over the input's
 HALF = 0.5
 
@@ -199,6 +200,14 @@ def _tasks(found: "Emergence") -> Iterator[Finding]:
         )
         return
     best = max(range(found.cells), key=lambda cell: tasks.bits[cell])
+    if mean < BY_TASK:
+        yield _finding(
+            Kind.NOT_BY_TASK,
+            f"the choice of an expert hardly depends on the task: {mean:.2g} bits in the mean, "
+            f"more than the {limit:.2g} of shuffled tasks but next to nothing; at most "
+            f"{tasks.bits[best]:.2g}, in cell {place(found, best)}",
+        )
+        return
     yield _finding(
         Kind.BY_TASK,
         f"the choice of an expert depends on the task: {mean:.2g} bits in the mean (shuffled tasks "

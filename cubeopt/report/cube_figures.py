@@ -25,6 +25,7 @@ _CAMERA = {
     "center": {"x": 0.0, "y": 0.0, "z": -0.06},
     "projection": {"type": "orthographic"},
 }
+_ZOOM = 1.2  # of the cube in its picture
 _HEIGHT = 560  # pixels
 
 
@@ -234,7 +235,7 @@ def _scene(found: Emergence) -> dict[str, Any]:
         )
     }
     longest = max(found.size)
-    aspect = dict(zip("xyz", (side / longest for side in found.size), strict=True))
+    aspect = dict(zip("xyz", (_ZOOM * side / longest for side in found.size), strict=True))
     return {
         **axes,
         "aspectmode": "manual",

@@ -40,7 +40,7 @@ def scale(colouring: Colouring) -> Scale:
     low, high = _ends(colouring)
     if colouring.scale == "log":
         below = low - _BAND * (high - low)
-        first = (low - below) / (high - below)
+        first = round((low - below) / (high - below), 6)
         stops = [(0.0, FAINT), (first, FAINT), *_spread(_RISING, first)]
         ticks = [float(power) for power in range(math.ceil(low), math.floor(high) + 1)]
         ticks = ticks if len(ticks) > 1 else [low, high]
@@ -101,4 +101,6 @@ def _categories(colouring: Colouring) -> Scale:
 
 def _spread(colours: Sequence[str], first: float = 0.0) -> list[tuple[float, str]]:
     last = len(colours) - 1
-    return [(first + (1.0 - first) * place / last, each) for place, each in enumerate(colours)]
+    return [
+        (round(first + (1.0 - first) * place / last, 6), each) for place, each in enumerate(colours)
+    ]
