@@ -106,8 +106,7 @@ def _of_trial(study: str, trial: int, epoch: int | None, loaded: settings.Settin
     from cubeopt.report import cube_runs
 
     with connected(loaded) as engine:
-        keys = {each.key for each in cube_runs.runs(engine, study).runs if each.trial == trial}
-        key = f"{trial}-full" if f"{trial}-full" in keys else f"{trial}-short"
+        key = cube_runs.of_trial(engine, study, trial)
         epochs = cube_runs.epochs(engine, loaded.checkpoints_dir, study, key)
     if not epochs:
         raise CheckpointError(

@@ -60,9 +60,12 @@ class Analyst:
         except OSError as error:
             return Answer(error=f"the checkpoint {folder} cannot be read: {error.strerror}")
         with self._lock:
-            if key in self._answers:
+            known = self._answers.get(key)
+            if known is not None:
                 self._answers.move_to_end(key)
-                return self._answers[key]
+                if known.error is not None:  # said once; who asks again wants another try
+                    del self._answers[key]
+                return known
             self._answers[key] = Answer()
             self._waiting.append(key)
             if not self._works:

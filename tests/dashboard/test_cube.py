@@ -1,6 +1,7 @@
 """The page of cubes over real checkpoints, in a real browser: one of a cube that was cut."""
 
 import json
+import multiprocessing
 import shutil
 import time
 from collections.abc import Callable
@@ -220,6 +221,19 @@ def test_a_wrong_question_is_one_clear_answer(
     answer = cubes.ask(f"/data/studies/cubes%20%3Cb%3E%26/cube?{query}")
     assert answer.status == status
     assert said in answer.json["reason"]
+
+
+def test_an_analysis_that_is_killed_is_said_and_the_next_one_begins_anew(cubes: Served) -> None:
+    _ready(cubes, "run=0-full&epoch=6")
+    for each in multiprocessing.active_children():
+        each.kill()
+        each.join()
+    row = _ready(cubes, "run=1-full&epoch=4")
+    assert (row["state"], row["says"]) == (
+        "failed",
+        "the analysis ended with exit code -9: too little memory?",
+    )
+    assert _ready(cubes, "run=1-full&epoch=4")["state"] == "ready"
 
 
 def test_what_is_not_here_is_said_with_what_to_do(cubes: Served, viewer: Viewer) -> None:
