@@ -25,7 +25,7 @@ _CAMERA = {
     "center": {"x": 0.0, "y": 0.0, "z": -0.06},
     "projection": {"type": "orthographic"},
 }
-_ZOOM = 1.2  # of the cube in its picture
+_ZOOM = 1.25  # of the cube in its picture
 _HEIGHT = 560  # pixels
 
 

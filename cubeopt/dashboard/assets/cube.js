@@ -106,7 +106,7 @@ function paint() {
 
 function finding(each) {
   const line = document.createElement("li");
-  line.className = each.trouble ? "warning" : "panel";
+  line.className = each.trouble ? "warning" : "note";
   line.append(element("strong", `${each.kind} ${each.subject}`.trim()), `: ${each.sentence}.`);
   return line;
 }

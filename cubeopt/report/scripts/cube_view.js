@@ -12,14 +12,21 @@ export function frameOf(colouring, step) {
 export function cubeFigure(player, colouring, frame, width) {
   const [x, y, z] = player.positions;
   const { data, layout } = colouring.cube;
-  const usual = player.size * Math.min(1, width / FULL_WIDTH);
+  const shrunk = Math.min(1, width / FULL_WIDTH);
+  const usual = player.size * shrunk;
   const size = frame.size ? frame.size.map((each) => each * usual) : usual;
   const cells = {
     ...data[0], x, y, z,
     customdata: frame.custom ?? frame.colour,
     marker: { ...data[0].marker, color: frame.colour, size },
   };
-  return { data: [cells, ...data.slice(1)], layout: titled(layout, colouring, frame, "") };
+  const made = titled(layout, colouring, frame, "");
+  if (shrunk < 1) {
+    const aspectratio = Object.fromEntries(
+      Object.entries(layout.scene.aspectratio).map(([axis, side]) => [axis, side * Math.sqrt(shrunk)]));
+    made.scene = { ...layout.scene, aspectratio };
+  }
+  return { data: [cells, ...data.slice(1)], layout: made };
 }
 
 /** The layers of the cube as flat tiles at *frame*. */
