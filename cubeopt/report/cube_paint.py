@@ -46,7 +46,7 @@ def scale(colouring: Colouring) -> Scale:
         ticks = ticks if len(ticks) > 1 else [low, high]
         labels = [f"{10.0**tick:.2g}" for tick in ticks]
         return Scale(
-            below, high, stops, [(below + low) / 2, *ticks], ["not reached", *labels], title
+            below, high, stops, [(below + low) / 2, *ticks], ["none", *labels], title
         )
     colours = _AROUND if colouring.scale == "diverging" else _RISING
     ticks = [low + share * (high - low) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
