@@ -14,25 +14,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cubeopt import settings
+from cubeopt import logs, settings
 from cubeopt.cli import crew
 from cubeopt.cli.options import (
     Cpu,
     Gpu,
     Json,
+    LogFormat,
+    Notify,
     Storage,
     check_device,
     connected,
     gpu_numbers,
     stopping,
 )
-from cubeopt.cli.printing import error_console, print_json, say
+from cubeopt.cli.printing import announce, error_console, print_json, say
 from cubeopt.errors import InputError, StorageLostError
 
 if TYPE_CHECKING:
     import torch
 
+    from cubeopt.db.engine import Engine
     from cubeopt.service.events import Event
+    from cubeopt.service.herald import Herald
 
     Tell = Callable[[Event], None]
 
@@ -110,6 +114,8 @@ def worker(
         str | None,
         typer.Option(metavar="NAME", help="Of this worker; else HOST-PID. Of several: NAME-gpu0."),
     ] = None,
+    notify: Notify = None,
+    log_format: LogFormat = None,
     storage: Storage = None,
     hosted: Annotated[
         bool, typer.Option("--hosted", hidden=True, help="End when standard input does.")
@@ -123,6 +129,7 @@ def worker(
     0 within --grace seconds.
     """
     check_device(gpu, cpu)
+    _pass_on(notify)
     width = _pack(pack)
     if name is not None:
         _check_name(name, "--name")
@@ -163,6 +170,7 @@ def worker(
             grace_seconds=grace,
             outage_seconds=outage,
         )
+        logs.know(worker=options.name)
         loaded = settings.load(storage)
         with (
             connected(loaded) as engine,
@@ -170,10 +178,12 @@ def worker(
         ):
             tell = _unheard(screen.tell) if hosted else screen.tell
             Worker(engine, loaded, options, stop, tell).run()
-    say(screen.farewell())
+    announce(screen.farewell())
 
 
 def coordinator(
+    notify: Notify = None,
+    log_format: LogFormat = None,
     storage: Storage = None,
     hosted: Annotated[
         bool, typer.Option("--hosted", hidden=True, help="End when standard input does.")
@@ -183,15 +193,17 @@ def coordinator(
 
     One leads a database; another one stands by and takes over when it dies.
     """
+    receiver = settings.receiver(notify)
     with stopping() as stop:
         if hosted:
             threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
         from cubeopt.service import coordinator as service
 
         with connected(settings.load(storage)) as engine:
+            herald = _herald(engine, receiver)
             while not stop.is_set():
                 try:
-                    if service.coordinate(engine, stop) or hosted:
+                    if service.coordinate(engine, stop, herald=herald) or hosted:
                         break
                 except StorageLostError as error:
                     if hosted:  # by a worker, which will start another
@@ -275,6 +287,23 @@ def dashboard(
     with connected(settings.load(storage)) as engine:
         url = optuna_url(engine)
     served.serve(url, host, port, lambda at: say(f"dashboard at {at} (Ctrl-C to stop)"))
+
+
+def _pass_on(notify: str | None) -> None:
+    """Have the coordinator that this worker may host notify; not by its words, which others see."""
+    settings.receiver(notify)
+    if notify is not None:
+        os.environ["CUBEOPT_NOTIFY_URL"] = notify
+
+
+def _herald(engine: "Engine", receiver: settings.Receiver | None) -> "Callable[[], Herald] | None":
+    if receiver is None:
+        return None
+    from cubeopt.report import champion
+    from cubeopt.service.herald import Herald
+
+    logger.info("telling %s what happens", receiver.shown)
+    return lambda: Herald(engine, receiver, champion.standing)
 
 
 def _pack(text: str) -> int | None:

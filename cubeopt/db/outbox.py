@@ -80,20 +80,21 @@ _NOTE_LOST = text("""
     WITH expired AS MATERIALIZED (
         SELECT worker_id, trial_id, study_id, kind FROM cubeopt.runs
         WHERE state = 'running' AND lease_expires_at < clock_timestamp()
+    ), missed AS MATERIALIZED (
+        SELECT worker_id AS id FROM expired
+        UNION
+        SELECT id FROM cubeopt.workers
+        WHERE state = 'live'
+            AND heartbeat_at < clock_timestamp() - make_interval(secs => :silence_seconds)
     ), lost AS (
         SELECT worker.*,
             extract(epoch FROM clock_timestamp() - worker.heartbeat_at) AS silent_seconds
-        FROM cubeopt.workers worker
-        WHERE (
-                worker.id IN (SELECT worker_id FROM expired)
-                OR worker.state = 'live' AND worker.heartbeat_at
-                    < clock_timestamp() - make_interval(secs => :silence_seconds)
-            )
-            AND pg_postmaster_start_time()
-                < clock_timestamp() - make_interval(secs => :settling_seconds)
+        FROM cubeopt.workers worker JOIN missed ON missed.id = worker.id
+        WHERE pg_postmaster_start_time()
+            < clock_timestamp() - make_interval(secs => :settling_seconds)
     )
     INSERT INTO cubeopt.outbox (kind, topic, facts)
-    SELECT 'worker_lost', format('worker %s, %s', lost.id, lost.heartbeat_at),
+    SELECT 'worker_lost', format('worker %s, %s', lost.id, extract(epoch FROM lost.heartbeat_at)),
         jsonb_build_object(
             'worker', lost.name, 'host', lost.host, 'pid', lost.pid, 'device', lost.device,
             'silent_seconds', round(lost.silent_seconds, 1),

@@ -110,7 +110,7 @@ def _of_studies(census: Census) -> list[Family]:
             "Attempts at runs that have ended, by study and class of the end; failures are error, "
             "out_of_memory and lost.",
             tuple(
-                Sample({"study": each.name, "end": end}, each.attempts.get(end, 0))
+                Sample({"study": each.name, "class": end}, each.attempts.get(end, 0))
                 for each in studies
                 for end in EndClass
             ),
