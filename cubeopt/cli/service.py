@@ -28,7 +28,7 @@ from cubeopt.cli.options import (
     gpu_numbers,
     stopping,
 )
-from cubeopt.cli.printing import announce, error_console, print_json, say
+from cubeopt.cli.printing import announce, error_console, print_json
 from cubeopt.errors import InputError, StorageLostError
 
 if TYPE_CHECKING:
@@ -280,6 +280,7 @@ def dashboard(
             help="To listen on; whoever reaches it sees all studies, without a password.",
         ),
     ] = "127.0.0.1",
+    log_format: LogFormat = None,
     storage: Storage = None,
 ) -> None:
     """Serve the Optuna dashboard over the storage, on this machine only, until Ctrl-C."""
@@ -289,7 +290,7 @@ def dashboard(
     loaded = settings.load(storage)
     with connected(loaded) as engine:
         given = Context(engine, loaded)
-        server.serve(given, host, port, lambda at: say(f"dashboard at {at} (Ctrl-C to stop)"))
+        server.serve(given, host, port, lambda at: announce(f"dashboard at {at} (Ctrl-C to stop)"))
 
 
 def _pass_on(notify: str | None) -> None:

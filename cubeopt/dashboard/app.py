@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 
-from cubeopt.dashboard import assets, context, optuna_pages, overview
+from cubeopt.dashboard import assets, context, metrics, optuna_pages, overview
 from cubeopt.dashboard.context import Context
 from cubeopt.dashboard.headers import Headers
 from cubeopt.errors import CubeoptError, InputError, StorageError, UnknownNameError
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 PAGES: tuple[Callable[[], list[BaseRoute]], ...] = (
     assets.routes,
     overview.routes,
+    metrics.routes,
 )
 
 
@@ -70,7 +71,7 @@ def _broken(request: Request, error: Exception) -> Response:
 
 def _said(request: Request, status: int, reason: str) -> Response:
     """*reason* as JSON to a script, as a page to a person."""
-    if request.url.path.startswith(("/data/", "/events/", "/assets/")):
+    if request.url.path.startswith(("/data/", "/events/", "/assets/", "/metrics")):
         return context.data({"reason": reason}, status)
     title = HTTPStatus(status).phrase
     return context.page(request, "error.html", status, title=title, reason=reason)
