@@ -61,13 +61,24 @@ class Json(logging.Formatter):
         return json.dumps({name: _plain(value) for name, value in row.items()}, default=str)
 
 
+class _Stderr(logging.Handler):
+    """Writes to standard error as it is by then; in one write, for others write there, too."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001 - as all handlers do
+            self.handleError(record)
+
+
 def configure(level: str, form: str) -> None:
     """Log to standard error from *level* on, as text or json; may be called again."""
     global _handler
     root = logging.getLogger()
     if _handler is not None:
         root.removeHandler(_handler)
-    _handler = logging.StreamHandler()
+    _handler = _Stderr()
     _handler.setFormatter(Json() if form == "json" else Text())
     root.addHandler(_handler)
     root.setLevel(level)
