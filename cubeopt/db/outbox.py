@@ -37,11 +37,19 @@ class Message:
 
 @dataclass(frozen=True)
 class Undelivered:
-    """How many messages of a study wait or will not be sent any more, and the newest error."""
+    """The messages of a study that the receiver has not taken, and what it last said."""
 
-    waiting: int
+    waiting: int  # to be sent again
     given_up: int
     last_error: str | None
+
+    @property
+    def untold(self) -> int:
+        return self.waiting + self.given_up
+
+    def __str__(self) -> str:
+        said = f"{self.waiting} to be sent again, {self.given_up} given up; {self.last_error}"
+        return f"{self.untold} message{'s' * (self.untold != 1)} not delivered: {said}"
 
 
 def study_ended(moved: str) -> str:

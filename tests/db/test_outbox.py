@@ -170,6 +170,9 @@ def test_what_is_not_taken_is_given_up_and_kept_with_its_error(hands: Hands) -> 
     assert outbox.failed(hands.engine, message.id, "answered 502", 0, 3600)
     assert outbox.due(hands.engine) == []
     assert outbox.undelivered(hands.engine, study.id) == outbox.Undelivered(0, 1, "answered 502")
+    assert str(outbox.undelivered(hands.engine, study.id)) == (
+        "1 message not delivered: 0 to be sent again, 1 given up; answered 502"
+    )
     (row,) = rows(hands)
     assert (row["state"], row["tries"], row["last_error"]) == ("given_up", 2, "answered 502")
 

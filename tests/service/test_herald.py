@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from cubeopt.db import orders, outbox
+from cubeopt.db import census, orders, outbox
 from cubeopt.db.orders import Order
 from cubeopt.db.tables import StudyState
-from cubeopt.report import champion
+from cubeopt.report import champion, summary
 from cubeopt.service import telling
 from cubeopt.service.coordinator import coordinate
 from cubeopt.service.courier import signature
@@ -60,6 +60,9 @@ def test_a_study_that_runs_to_its_end_is_told_with_its_best(
         stack.callback(stop.set)
         work()
         until(lambda: "study_complete" in receiver.events)
+    claims = census.take(engine).claims
+    assert claims.count >= 6 // 2 + 1  # packs of two, and the full run
+    assert claims.seconds > 0
     told = receiver.received[-1]
     for each in receiver.received:
         stamp = int(each.headers["cubeopt-signature"].partition(",")[0].removeprefix("t="))
@@ -69,8 +72,6 @@ def test_a_study_that_runs_to_its_end_is_told_with_its_best(
     assert (told.json["event"], told.json["study"]) == ("study_complete", "tiny")
     facts = told.json["facts"]
     assert facts["trials"]["complete"] + facts["trials"]["pruned"] == 6
-    from cubeopt.report import summary
-
     found = summary.load(engine, "tiny")
     best = summary.summarize(found.study, found.trials, found.runs).best
     assert best is not None
