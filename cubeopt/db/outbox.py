@@ -39,9 +39,9 @@ class Message:
 class Undelivered:
     """The messages of a study that the receiver has not taken, and what it last said."""
 
-    waiting: int  # to be sent again
-    given_up: int
-    last_error: str | None
+    waiting: int = 0  # to be sent again
+    given_up: int = 0
+    last_error: str | None = None
 
     @property
     def untold(self) -> int:

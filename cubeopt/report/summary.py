@@ -84,7 +84,7 @@ class Records:
     attempts: list[AttemptRecord]
     budgets: list[Account]
     past: Past = field(default_factory=lambda: Past({}, {}))
-    messages: Undelivered = Undelivered(0, 0, None)  # of --notify
+    messages: Undelivered = field(default_factory=Undelivered)  # of --notify
 
     @property
     def goal(self) -> Goal:
