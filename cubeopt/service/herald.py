@@ -56,6 +56,7 @@ class Herald(Companion):
         self._shown = receiver.shown
         self._complete: dict[int, int] = {}  # complete runs when a study's best was last looked at
         self._bests_due = self._tidy_due = 0.0
+        self._leave_by = float("inf")
         self._silent = False  # the receiver did not take the last message
 
     def __exit__(
@@ -65,22 +66,23 @@ class Herald(Companion):
         trace: TracebackType | None,
     ) -> None:
         """Leave with what is due told, but wait for nobody who does not answer."""
+        self._leave_by = time.monotonic() + _LAST_SECONDS
         self._done.set()
         self._woken.set()
         self._thread.join(_LAST_SECONDS + 1.0)
 
     def _run(self) -> None:
         while self._rest(_LOOK_SECONDS):
-            self._look(TIMEOUT_SECONDS)
-        self._look(_LAST_SECONDS)
+            self._look()
+        self._look()
 
-    def _look(self, timeout: float) -> None:
+    def _look(self) -> None:
         """Whatever is due, once. What goes wrong is tried again: nobody waits for this thread."""
         try:
             if not self._done.is_set():
                 self._announce_bests()
                 self._tidy()
-            self._deliver(timeout)
+            self._deliver()
         except StorageError as error:
             logger.debug("the outbox waits: %s", error)
         except Exception:
@@ -132,23 +134,24 @@ class Herald(Companion):
             self._tidy_due = now + _TIDY_SECONDS
             outbox.tidy(self._engine)
 
-    def _deliver(self, timeout: float) -> None:
-        """Round by round the first of each study, until nothing is due or the receiver fails."""
-        until = time.monotonic() + timeout
+    def _deliver(self) -> None:
+        """The first message of each study, until nothing is due or the receiver takes none."""
         while due := outbox.due(self._engine):
             for message in due:
-                left = min(TIMEOUT_SECONDS, until - time.monotonic())
-                if self._done.is_set() and left <= 0:
+                if self._left <= 0 or not self._send(message):
                     return
-                if not self._send(message, max(left, 0.5)):
-                    return
-            if not self._done.is_set():
-                until = time.monotonic() + timeout
 
-    def _send(self, message: Message, timeout: float) -> bool:
+    @property
+    def _left(self) -> float:
+        """Seconds that a message may take."""
+        if not self._done.is_set():
+            return TIMEOUT_SECONDS
+        return min(TIMEOUT_SECONDS, self._leave_by - time.monotonic())
+
+    def _send(self, message: Message) -> bool:
         body = message.body or self._composed(message)
         try:
-            self._courier.post(message.event, body, timeout)
+            self._courier.post(message.event, body, max(self._left, 0.1))
         except UndeliveredError as error:
             self._note_failure(message, str(error))
             return False

@@ -17,6 +17,7 @@ from cubeopt.errors import StorageError
 
 from .conftest import serving
 
+TOKEN = "a-token-of-more-than-16-characters"
 NASTY = 'a"b\\c\n<script>'
 
 
@@ -92,6 +93,14 @@ def test_the_text_has_what_the_tables_have(busy: Engine, tmp_path: Path) -> None
     assert build["version"] == __version__
     (epochs,) = [each for each in rows.json if each["name"] == "cubeopt_epochs"]
     assert epochs["samples"] == [{"labels": {"study": NASTY}, "value": 3}]
+
+
+def test_a_scrape_shows_the_token_as_a_bearer(busy: Engine, tmp_path: Path) -> None:
+    with serving(busy, tmp_path, TOKEN) as served:
+        assert [served.ask(path).status for path in ("/metrics", "/data/metrics")] == [401, 401]
+        answer = served.ask("/metrics", Authorization=f"Bearer {TOKEN}")
+    assert answer.status == 200
+    assert "cubeopt_workers 1.0\n" in answer.text
 
 
 def test_openmetrics_is_given_to_who_asks_for_it(busy: Engine, tmp_path: Path) -> None:
