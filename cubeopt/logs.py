@@ -82,6 +82,9 @@ def configure(level: str, form: str) -> None:
     _handler.setFormatter(Json() if form == "json" else Text())
     root.addHandler(_handler)
     root.setLevel(level)
+    logging.getLogger("alembic.runtime.plugins").setLevel(
+        logging.WARNING
+    )  # six lines at each start
     logging.captureWarnings(form == "json")
     if form == "json":
         sys.excepthook = _on_exception

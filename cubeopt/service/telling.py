@@ -6,6 +6,7 @@ from typing import Any
 from cubeopt.db.tables import Kind
 
 _LONGEST = 500  # characters
+_BASELINES = {"mean": "predict-the-mean", "pca": "PCA"}
 
 
 def line(kind: Kind, study: str | None, facts: Mapping[str, Any]) -> str:
@@ -18,7 +19,7 @@ def line(kind: Kind, study: str | None, facts: Mapping[str, Any]) -> str:
 
 def _ended(study: str | None, facts: Mapping[str, Any]) -> str:
     reason = f": {facts['reason']}" if facts.get("reason") else ""
-    best = _best(facts)
+    best = _best(facts, beside=True)
     return f"cubeopt: study {study} is {facts['state']}{reason}{f'; {best}' if best else ''}"
 
 
@@ -26,7 +27,7 @@ def _new_best(study: str | None, facts: Mapping[str, Any]) -> str:
     if "front" in facts:
         return f"cubeopt: study {study}: {_new_on_front(facts)}"
     before = _best(facts.get("before") or {})
-    return f"cubeopt: study {study}: {_best(facts)}{f' (before: {before})' if before else ''}"
+    return f"cubeopt: study {study}: {_best(facts, True)}{f'; before: {before}' if before else ''}"
 
 
 def _new_on_front(facts: Mapping[str, Any]) -> str:
@@ -41,8 +42,8 @@ def _new_on_front(facts: Mapping[str, Any]) -> str:
     return _best(facts) + joined
 
 
-def _best(facts: Mapping[str, Any]) -> str:
-    """The best, or the size of the front."""
+def _best(facts: Mapping[str, Any], beside: bool = False) -> str:
+    """The best, *beside* the baselines if wished; or the size of the front."""
     if front := facts.get("front"):
         return f"a front of {len(front)} trial{'s' * (len(front) != 1)}"
     best = facts.get("best")
@@ -50,9 +51,15 @@ def _best(facts: Mapping[str, Any]) -> str:
         return ""
     seeds = f" over {best['seeds']} seeds" if best["seeds"] > 1 else ""
     return (
-        f"best is trial {best['trial']}, {best['metric']} {best['value']:.4g}{seeds}, "
-        f"{best['kind']} run of {best['epochs']} epochs"
+        f"best is trial {best['trial']}, {best['metric']} {best['value']:.4g}{seeds}"
+        f"{_baselines(best) if beside else ''}, {best['kind']} run of {best['epochs']} epochs"
     )
+
+
+def _baselines(best: Mapping[str, Any]) -> str:
+    given = {name: best["baselines"].get(name) for name in _BASELINES}
+    said = [f"{_BASELINES[name]} {value:.4g}" for name, value in given.items() if value is not None]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _lost(study: str | None, facts: Mapping[str, Any]) -> str:

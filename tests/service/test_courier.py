@@ -2,9 +2,11 @@
 
 import hashlib
 import hmac
+import re
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,3 +93,15 @@ def test_one_who_answers_byte_by_byte_is_left() -> None:
 def test_an_address_is_never_in_a_repr() -> None:
     assert "s3cret" not in repr(Receiver("https://hooks.example/s3cret", b"s3cret"))
     assert Receiver("https://hooks.example:8443/s3cret", None).shown == "https://hooks.example:8443"
+
+
+def test_the_check_in_the_readme_takes_what_is_ours_and_new() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = [each for each in re.findall(r"```python\n(.*?)```", readme, re.S) if "hmac" in each]
+    given: dict[str, Any] = {}
+    exec(code, given)
+    now, body = int(time.time()), b'{"a": 1}'
+    assert given["genuine"](courier.signature(SECRET, now, body), body, SECRET)
+    assert not given["genuine"](courier.signature(SECRET, now - 301, body), body, SECRET)
+    assert not given["genuine"](courier.signature(SECRET, now, body + b" "), body, SECRET)
+    assert not given["genuine"](courier.signature(b"another", now, body), body, SECRET)

@@ -76,7 +76,9 @@ def test_a_study_that_runs_to_its_end_is_told_with_its_best(
     best = summary.summarize(found.study, found.trials, found.runs).best
     assert best is not None
     assert (facts["best"]["trial"], facts["best"]["value"]) == (best.trial, best.value)
-    assert f"best is trial {best.trial}, fvu {best.value:.4g}, full run" in told.json["text"]
+    assert (
+        f"best is trial {best.trial}, fvu {best.value:.4g} (predict-the-mean 1" in told.json["text"]
+    )
 
 
 def test_a_new_best_is_told_beside_the_one_before(engine: Any, create: Any) -> None:
@@ -230,7 +232,7 @@ def test_a_message_too_old_is_given_up_and_the_next_one_sent(engine: Any, create
 Line = Callable[..., str]
 BEST = {
     **{"trial": 7, "kind": "full", "epochs": 50, "metric": "fvu"},
-    **{"value": 0.30712, "seeds": 3},
+    **{"value": 0.30712, "seeds": 3, "baselines": {"mean": 1.0, "pca": 0.342, "identity": 3.0}},
 }
 
 
@@ -242,7 +244,7 @@ BEST = {
             "cube8",
             {"state": StudyState.COMPLETE, "reason": "all 9 trials have ended", "best": BEST},
             "cubeopt: study cube8 is complete: all 9 trials have ended; best is trial 7, "
-            "fvu 0.3071 over 3 seeds, full run of 50 epochs",
+            "fvu 0.3071 over 3 seeds (predict-the-mean 1, PCA 0.342), full run of 50 epochs",
         ),
         (
             "study_failed",
@@ -254,8 +256,9 @@ BEST = {
             "new_best",
             "cube8",
             {"best": BEST, "before": {"best": {**BEST, "trial": 2, "value": 0.4, "seeds": 1}}},
-            "cubeopt: study cube8: best is trial 7, fvu 0.3071 over 3 seeds, full run of 50 epochs "
-            "(before: best is trial 2, fvu 0.4, full run of 50 epochs)",
+            "cubeopt: study cube8: best is trial 7, fvu 0.3071 over 3 seeds (predict-the-mean 1, "
+            "PCA 0.342), full run of 50 epochs; before: best is trial 2, fvu 0.4, full run of 50 "
+            "epochs",
         ),
         (
             "new_best",
