@@ -107,7 +107,7 @@ class WorkerScreen:
         if not logs.as_json():
             self._print(f"{label}: {line}")
         elif line.startswith("{"):  # it logs as we do, and says who it is
-            print(line, file=sys.stderr, flush=True)
+            sys.stderr.write(line + "\n")  # in one write: several threads are here
         else:
             self._print(line, worker=label)
 

@@ -85,7 +85,8 @@ def beat(
     *waits* are those of this worker for the answers to its claims so far.
     """
     with transaction(engine) as connection:
-        connection.execute(_NOTE_HEARTBEAT, {"worker_id": worker_id})
+        beaten = {"worker_id": worker_id, "lease_seconds": lease_seconds}
+        connection.execute(_NOTE_HEARTBEAT, beaten)
         if waits is not None:
             note_waits(connection, worker_id, waits)
         held = connection.execute(_EXTEND, {**arrays(leases), "lease_seconds": lease_seconds})
@@ -93,7 +94,8 @@ def beat(
 
 
 _NOTE_HEARTBEAT = text("""
-    UPDATE cubeopt.workers SET heartbeat_at = clock_timestamp(), state = 'live'
+    UPDATE cubeopt.workers
+    SET heartbeat_at = clock_timestamp(), state = 'live', lease_seconds = :lease_seconds
     WHERE id = :worker_id
 """)
 

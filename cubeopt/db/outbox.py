@@ -74,7 +74,8 @@ def study_ended(moved: str) -> str:
 
 
 def note_lost(engine: Engine, silence_seconds: float = 60.0, settling_seconds: float = 0.0) -> None:
-    """Write a message of each worker that let a lease expire, or was silent for so long.
+    """Write a message of each worker that let a lease expire in its silence, or was silent for so
+    long. One that beats on and has only let go of a run is not lost.
 
     Comes before the runs are returned and the worker is noted as gone (`queue.reap`, with the same
     numbers). One silence is told once, however long.
@@ -89,7 +90,10 @@ _NOTE_LOST = text("""
         SELECT worker_id, trial_id, study_id, kind FROM cubeopt.runs
         WHERE state = 'running' AND lease_expires_at < clock_timestamp()
     ), missed AS MATERIALIZED (
-        SELECT worker_id AS id FROM expired
+        SELECT id FROM cubeopt.workers
+        WHERE id IN (SELECT worker_id FROM expired)
+            AND heartbeat_at
+                < clock_timestamp() - make_interval(secs => coalesce(lease_seconds, 0) / 2)
         UNION
         SELECT id FROM cubeopt.workers
         WHERE state = 'live'

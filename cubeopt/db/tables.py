@@ -224,6 +224,7 @@ workers = Table(
     Column("state", _Word(WorkerState), nullable=False, server_default=WorkerState.LIVE),
     Column("provenance", JSONB, nullable=False),
     _moment("drain_asked_at"),  # a person wants it to give back what it holds, and leave
+    Column("lease_seconds", Float(53)),  # of its leases; NULL until it has beaten
     # What it waited for the answers to its claims: db.waits.
     Column("claims", BigInteger, nullable=False, server_default=text("0")),
     Column("claim_seconds", Float(53), nullable=False, server_default=text("0")),

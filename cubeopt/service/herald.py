@@ -9,6 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from types import TracebackType
 from typing import Any
 
@@ -171,7 +172,7 @@ class Herald(Companion):
             {
                 "id": message.event,
                 "event": message.kind,
-                "created": message.created_at.isoformat(),
+                "created": message.created_at.astimezone(UTC).isoformat(),
                 "study": message.study,
                 "text": telling.line(message.kind, message.study, facts),
                 "facts": facts,

@@ -35,6 +35,13 @@ def age(hands: Any, seconds: float) -> None:
         )
 
 
+def silent(hands: Any, seconds: float) -> None:
+    """No worker has been heard for so long."""
+    with hands.engine.begin() as connection:
+        statement = "UPDATE cubeopt.workers SET heartbeat_at = now() - make_interval(secs => :s)"
+        connection.execute(text(statement), {"s": seconds})
+
+
 def best(trial: int) -> dict[str, Any]:
     return {"best": {"trial": trial, "value": 0.5}, "before": None}
 
@@ -106,18 +113,29 @@ def test_a_worker_whose_lease_expired_is_told_once_before_its_runs_go_back(hands
         "device": "cpu",
         "runs": [{"study": "study", "trial": claims[0].trial_number, "kind": "short"}],
     }
-    leases.beat(hands.engine, hands.worker_id, [], 60)  # it was only asleep, and falls silent again
+    leases.beat(hands.engine, hands.worker_id, [], 60)  # it was only asleep
+    outbox.note_lost(hands.engine)
+    assert len(rows(hands)) == 1
+    silent(hands, 31)  # and falls asleep again
     outbox.note_lost(hands.engine)
     assert len(rows(hands)) == 2
+
+
+def test_a_worker_that_beats_on_and_lets_a_lease_expire_is_not_lost(hands: Hands) -> None:
+    hands.enqueue(hands.study(), range(1))
+    (claim,) = hands.claim()
+    leases.beat(hands.engine, hands.worker_id, [], 60)
+    silent(hands, 16)  # it beats four times in a lease
+    hands.expire(claim)
+    outbox.note_lost(hands.engine)
+    assert queue.reap(hands.engine) == [claim.run_id]
+    assert rows(hands) == []
 
 
 def test_a_silent_worker_that_holds_nothing_is_lost_and_one_that_left_is_not(hands: Hands) -> None:
     left = queue.register(hands.engine, "left", "host", 2, "cpu", {})
     queue.retire(hands.engine, left)
-    with hands.engine.begin() as connection:
-        connection.execute(
-            text("UPDATE cubeopt.workers SET heartbeat_at = now() - interval '61 s'")
-        )
+    silent(hands, 61)
     for _ in range(2):
         outbox.note_lost(hands.engine)
         queue.reap(hands.engine)

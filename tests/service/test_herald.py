@@ -69,6 +69,7 @@ def test_a_study_that_runs_to_its_end_is_told_with_its_best(
         assert each.headers["cubeopt-signature"] == signature(SECRET, stamp, each.content)
         assert each.headers["cubeopt-event"] == each.json["id"]
     assert set(told.json) == {"id", "event", "created", "study", "text", "facts"}
+    assert told.json["created"].endswith("+00:00")
     assert (told.json["event"], told.json["study"]) == ("study_complete", "tiny")
     facts = told.json["facts"]
     assert facts["trials"]["complete"] + facts["trials"]["pruned"] == 6

@@ -18,6 +18,7 @@ SCHEMA = "cubeopt"
 def upgrade() -> None:
     zero = sa.text("0")
     for column in (
+        sa.Column("lease_seconds", sa.Float(53)),
         sa.Column("claims", sa.BigInteger(), server_default=zero, nullable=False),
         sa.Column("claim_seconds", sa.Float(53), server_default=zero, nullable=False),
         sa.Column(
@@ -68,5 +69,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("outbox", schema=SCHEMA)
-    for column in ("claims", "claim_seconds", "claim_buckets"):
+    for column in ("lease_seconds", "claims", "claim_seconds", "claim_buckets"):
         op.drop_column("workers", column, schema=SCHEMA)
