@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cubeopt import logs, settings
-from cubeopt.cli import crew
+from cubeopt.cli import crew, notifying
 from cubeopt.cli.options import (
     Cpu,
     Gpu,
@@ -34,9 +34,7 @@ from cubeopt.errors import InputError, StorageLostError
 if TYPE_CHECKING:
     import torch
 
-    from cubeopt.db.engine import Engine
     from cubeopt.service.events import Event
-    from cubeopt.service.herald import Herald
 
     Tell = Callable[[Event], None]
 
@@ -129,7 +127,7 @@ def worker(
     0 within --grace seconds.
     """
     check_device(gpu, cpu)
-    _pass_on(notify)
+    notifying.pass_on(notify)
     width = _pack(pack)
     if name is not None:
         _check_name(name, "--name")
@@ -200,7 +198,7 @@ def coordinator(
         from cubeopt.service import coordinator as service
 
         with connected(settings.load(storage)) as engine:
-            herald = _herald(engine, receiver)
+            herald = notifying.herald(engine, receiver)
             while not stop.is_set():
                 try:
                     if service.coordinate(engine, stop, herald=herald) or hosted:
@@ -302,23 +300,6 @@ def dashboard(
     with connected(loaded) as engine:
         given = Context(engine, loaded, entrance)
         server.serve(given, host, port, lambda at: announce(f"dashboard at {at} (Ctrl-C to stop)"))
-
-
-def _pass_on(notify: str | None) -> None:
-    """Have the coordinator that this worker may host notify; not by its words, which others see."""
-    settings.receiver(notify)
-    if notify is not None:
-        os.environ["CUBEOPT_NOTIFY_URL"] = notify
-
-
-def _herald(engine: "Engine", receiver: settings.Receiver | None) -> "Callable[[], Herald] | None":
-    if receiver is None:
-        return None
-    from cubeopt.report import champion
-    from cubeopt.service.herald import Herald
-
-    logger.info("telling %s what happens", receiver.shown)
-    return lambda: Herald(engine, receiver, champion.standing)
 
 
 def _pack(text: str) -> int | None:

@@ -49,7 +49,7 @@ class Courier:
         except urllib.error.HTTPError as error:
             error.close()
             raise UndeliveredError(f"{self._receiver.shown} answered {_named(error)}") from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise UndeliveredError(
                 f"{self._receiver.shown} does not answer: {_reason(error)}"
             ) from None

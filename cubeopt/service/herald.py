@@ -78,12 +78,16 @@ class Herald(Companion):
         self._look()
 
     def _look(self) -> None:
-        """Whatever is due, once. What goes wrong is tried again: nobody waits for this thread."""
+        """Whatever is due, once; as we leave, only what is to be sent."""
+        if not self._done.is_set():
+            self._try(self._announce_bests)
+            self._try(self._tidy)
+        self._try(self._deliver)
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """What goes wrong is tried again: nobody waits for this thread."""
         try:
-            if not self._done.is_set():
-                self._announce_bests()
-                self._tidy()
-            self._deliver()
+            step()
         except StorageError as error:
             logger.debug("the outbox waits: %s", error)
         except Exception:

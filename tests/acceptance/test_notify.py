@@ -54,6 +54,8 @@ def test_a_killed_worker_is_told_by_the_coordinator_of_another_and_so_is_the_end
         victim = scene.worker("--name", "victim", "--notify", receiver.url)
         until(lambda: records.workers(scene.engine))
         scene.in_the_middle_of_an_epoch(victim)
+        hosted = [each.cmdline() for each in scene.processes() if each.pid != victim.pid]
+        assert [words[3:] for words in hosted] == [["coordinator", "--hosted"]]  # no address
         victim.kill()
         scene.ended(victim)
         # It leaves as soon as the study has ended, and the coordinator that it hosts with it.
@@ -67,4 +69,3 @@ def test_a_killed_worker_is_told_by_the_coordinator_of_another_and_so_is_the_end
     (complete,) = [each for each in told if each["event"] == "study_complete"]
     assert complete["facts"]["trials"] == {"complete": 4}
     assert complete["facts"]["best"]["kind"] == "full"
-    assert "--notify" not in scene.said(other)

@@ -66,6 +66,12 @@ def test_nobody_there_is_said_without_the_path_of_the_address() -> None:
     assert str(raised.value) == f"http://127.0.0.1:{port} does not answer: Connection refused"
 
 
+@pytest.mark.parametrize("url", ["http://no..name/", "http://127.0.0.1:1/", "https://127.0.0.1:1/"])
+def test_whatever_is_wrong_with_a_line_is_no_delivery(url: str) -> None:
+    with pytest.raises(UndeliveredError, match="does not answer: "):
+        Courier(Receiver(url, None)).post("e", "{}")
+
+
 def test_one_who_answers_byte_by_byte_is_left() -> None:
     over = threading.Event()
 
