@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cubeopt import settings
-from cubeopt.cli import results
+from cubeopt.cli import reporting, results
 from cubeopt.cli.options import Json, Storage, connected
 from cubeopt.cli.printing import facts, print_json, say, table
 from cubeopt.errors import InputError, StudyError
@@ -244,13 +244,7 @@ def export(
     found = _load(name, storage)
     content = winner.exported(found, trial)
     path = output or settings.load(storage).exports_dir / f"{name}.yaml"
-    header = (
-        f"{'The best run' if trial is None else f'Trial {trial}'} of study {name}, as exported by "
-        "cubeopt.\n"
-        f"Train it again, from nothing, to the same value on the same kind of machine:\n"
-        f"  cubeopt train --config {path.name} --experiment-name {name}-again --cpu"
-    )
-    configuration.write(content, path, header)
+    configuration.write(content, path, winner.heading(name, trial, path.name))
     origin = content[configuration.PROVENANCE_SECTION]
     row = {
         "file": str(path.resolve()),
@@ -290,6 +284,9 @@ def figure(
     figures.write_html(shown, html)
     figures.write_png(shown, png)
     facts({"html": str(html.resolve()), "png": str(png.resolve())}, as_json)
+
+
+reporting.add_to(app)
 
 
 @app.command(

@@ -5,16 +5,17 @@ import math
 from cubeopt.report.summary import Summary
 
 
-def levels(summary: Summary) -> list[tuple[str, float]]:
-    """Label and value of each that is known of the first objective."""
+def named(summary: Summary) -> list[tuple[str, float]]:
+    """Name and value of each that is known of the first objective."""
     names = {
         "mean": "predicting the mean",
         "identity": "copying the input",
         "pca": f"PCA to {summary.baselines.get('pca_width')} numbers",
     }
-    found = [(label, summary.baselines.get(key)) for key, label in names.items()]
-    return [
-        (f"{label}: {value:.3g}", float(value))
-        for label, value in found
-        if value is not None and math.isfinite(value)
-    ]
+    found = [(name, summary.baselines.get(key)) for key, name in names.items()]
+    return [(name, float(v)) for name, v in found if v is not None and math.isfinite(v)]
+
+
+def levels(summary: Summary) -> list[tuple[str, float]]:
+    """The same, with the value in the name, as a line in a picture is called."""
+    return [(f"{name}: {value:.3g}", value) for name, value in named(summary)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis as MatplotlibAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullLocator, PercentFormatter
@@ -18,6 +19,7 @@ from cubeopt.report.chart import Axis, Bars, Chart, Label, Line, Mark, Points, R
 WIDTH = 1200  # pixels
 _HEADER, _LINE, _SCALE = 64, 17, 1.25  # pixels above the axes; of a line of text; of the height
 _DPI = 100
+_CROWDED = 16  # names on an axis that no longer stand side by side
 _DASHES = {"solid": "-", "dot": ":", "dash": "--"}
 _MARKERS = {
     "circle": "o",
@@ -216,11 +218,17 @@ def _scale(axes: Axes, axis: Axis, across: bool) -> None:
     if axis.ticks is not None:
         its.set_ticks(list(axis.ticks), [_literal(name) for name in axis.ticks.values()])
         its.set_minor_locator(NullLocator())
-        if across and len(axis.ticks) > 16:
+        if across and len(axis.ticks) > _CROWDED:
             axes.tick_params(axis="x", labelrotation=90)
-    elif axis.whole:
+    else:
+        _numbers(axis, its)
+
+
+def _numbers(axis: Axis, its: MatplotlibAxis) -> None:
+    """Where an axis of numbers has its ticks, and how they are written."""
+    if axis.whole:
         its.set_major_locator(MaxNLocator(integer=True))
     if axis.form == ".0%":
         its.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    elif axis.log and axis.ticks is None:
+    elif axis.log:
         its.set_major_formatter(FormatStrFormatter("%g"))

@@ -157,7 +157,7 @@ def _shared(mark: Line | Points | Bars | Spans, legend: bool = True) -> dict[str
 
 def _axis(axis: Axis) -> dict[str, Any]:
     said: dict[str, Any] = {
-        "title": {"text": html.escape(axis.title), "standoff": 8},
+        "title": {"text": html.escape(axis.title), "standoff": 8, "font": {"size": 13}},
         "automargin": True,
         "gridcolor": _GRID,
         "zeroline": axis.zero,
@@ -175,7 +175,8 @@ def _axis(axis: Axis) -> dict[str, Any]:
         said["rangemode"] = "tozero"
     if axis.ticks is not None:
         said["tickvals"] = list(axis.ticks)
-        said["ticktext"] = [html.escape(name) for name in axis.ticks.values()]
+        names = (html.escape(name) for name in axis.ticks.values())
+        said["ticktext"] = [name.replace("\n", "<br>") for name in names]
     elif axis.whole:
         said["tickformat"] = ",d"
         if axis.limits is not None and axis.limits[1] - axis.limits[0] < 8:

@@ -46,11 +46,11 @@ def importances(found: Importances) -> Chart:
             2.5,
         ),
     ]
-    chosen = "" if found.used == found.trials else f", {found.used:,} of them evenly chosen,"
+    chosen = "" if found.used == found.trials else f" ({found.used:,} of them, evenly chosen)"
     return Chart(
         title,
-        f"Of {found.trials:,} trials that have ended{chosen} what tells the best {found.best} from "
-        "all: " + (f"{names}." if clear else "nothing beyond what chance would show."),
+        f"What tells the best {found.best} of {found.trials:,} ended trials{chosen} from all: "
+        + (f"{names}." if clear else "nothing beyond what chance would show."),
         x,
         y,
         marks,
@@ -70,9 +70,9 @@ def coordinates(found: Coordinates, measure: Measure) -> Chart:
         ticks={place: scale.name for place, scale in enumerate(found.scales)},
     )
     y = Axis(
-        "from the low end of each range to its high end",
-        limits=(-0.1, 1.1),
-        ticks={0: "low", 1: "high"},
+        "place in its range",
+        limits=(-0.12, 1.12),
+        ticks={0: "low end", 1: "high end"},
     )
     if not found.threads:
         return blank(title, x, y, "No trial has completed its short run yet.")
@@ -81,7 +81,7 @@ def coordinates(found: Coordinates, measure: Measure) -> Chart:
         (False, "other complete trials", palette.SKY, 1.2, 0.45),
         (
             True,
-            f"the best {sum(thread.best for thread in found.threads)}",
+            _best(found),
             palette.VERMILION,
             2.4,
             0.9,
@@ -127,6 +127,11 @@ def coordinates(found: Coordinates, measure: Measure) -> Chart:
         ],
         height=460,
     )
+
+
+def _best(found: Coordinates) -> str:
+    count = sum(thread.best for thread in found.threads)
+    return "the best" if count == 1 else f"the best {count}"
 
 
 def _ends(place: int, scale: Scale) -> list[Mark]:
