@@ -16,6 +16,11 @@ from cubeopt.errors import ConfigError
 NOON = datetime(2026, 1, 1, 12, 0, 0, 125000, UTC).timestamp()
 
 
+@pytest.fixture(autouse=True)
+def _nobodys_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_process", {})
+
+
 def line(message: str, *args: Any, form: logging.Formatter | None = None, **more: Any) -> str:
     record = logging.LogRecord("cubeopt.x", logging.WARNING, "f", 1, message, args, None)
     record.created = NOON
@@ -40,10 +45,7 @@ def test_what_a_message_names_is_a_field() -> None:
     assert found["message"] == "run 17 failed (error) at 0.5 %; study cube8"
 
 
-def test_what_a_thread_is_about_is_a_field_and_given_ones_win(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(logs, "_process", {})
+def test_what_a_thread_is_about_is_a_field_and_given_ones_win() -> None:
     logs.know(worker="lab-1", study="none")
     others: list[str] = []
     with logs.about(study="one"), logs.about(trial=3):
