@@ -6,7 +6,7 @@ import pytest
 
 from cubeopt import settings
 from cubeopt.errors import ConfigError
-from cubeopt.settings import Settings
+from cubeopt.settings import Receiver, Settings
 
 
 def test_a_dataset_is_a_name_in_the_storage_or_a_path(
@@ -43,3 +43,51 @@ def test_a_variable_that_means_nothing_is_an_error_naming_it(
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=name):
         settings.load()
+
+
+def test_nobody_is_notified_unless_somebody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBEOPT_NOTIFY_SECRET", "s3cret")
+    assert settings.receiver() is None
+    monkeypatch.setenv("CUBEOPT_NOTIFY_URL", "https://hooks.example/T0/x")
+    assert settings.receiver() == Receiver("https://hooks.example/T0/x", b"s3cret")
+    assert settings.receiver("http://[::1]:9/y") == Receiver("http://[::1]:9/y", b"s3cret")
+
+
+def test_the_secret_of_a_file_is_without_the_end_of_its_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(b"  s3 cret\r\n")
+    monkeypatch.setenv("CUBEOPT_NOTIFY_SECRET_FILE", str(file))
+    found = settings.receiver("https://hooks.example/")
+    assert found is not None
+    assert found.secret == b"s3 cret"
+    monkeypatch.setenv("CUBEOPT_NOTIFY_SECRET", "other")
+    with pytest.raises(ConfigError, match="are set; use one"):
+        settings.receiver("https://hooks.example/")
+    monkeypatch.delenv("CUBEOPT_NOTIFY_SECRET")
+    file.write_text("\n")
+    with pytest.raises(ConfigError, match=r"is empty$"):
+        settings.receiver("https://hooks.example/")
+    file.unlink()
+    with pytest.raises(ConfigError, match="No such file"):
+        settings.receiver("https://hooks.example/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hooks.example/s3cret",
+        "ftp://hooks.example/s3cret",
+        "file:///s3cret",
+        "https:///s3cret",
+        "https://hooks.example:port/s3cret",
+        "https://me:s3cret@hooks.example/",
+        "https://hooks.example/s3cret\nHost: other",
+        "https://hooks.example/s3cret ü",
+    ],
+)
+def test_an_address_that_nothing_can_be_posted_to_is_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--notify takes an address such as") as raised:
+        settings.receiver(url)
+    assert "s3cret" not in str(raised.value)

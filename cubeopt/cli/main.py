@@ -3,13 +3,12 @@
 import io
 import logging
 import os
-import re
 import sys
 from typing import Annotated, NoReturn
 
 import typer
 
-from cubeopt import __version__, settings
+from cubeopt import __version__, logs, settings
 from cubeopt.cli import (
     ablation,
     analysis,
@@ -26,8 +25,6 @@ from cubeopt.cli import (
 from cubeopt.errors import CubeoptError, InputError
 
 logger = logging.getLogger(__name__)
-
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^\s]*@")  # of an address that stands in the wrong place
 
 app = typer.Typer(
     name="cubeopt",
@@ -80,10 +77,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a file's name may hold any bytes
             stream.reconfigure(errors="backslashreplace")
     try:
-        logging.basicConfig(
-            level=settings.log_level(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        logs.configure(settings.log_level(), settings.log_format())
         code = app(prog_name="cubeopt", standalone_mode=False)
         sys.stdout.flush()
     except CubeoptError as error:
@@ -112,8 +106,11 @@ def _drop_unwritten() -> None:
 
 def _leave(text: str, error: Exception) -> NoReturn:
     logger.debug("the error in full", exc_info=error)
-    line = " ".join(_PASSWORD.sub(r"\1:***@", text).splitlines())
-    print(f"cubeopt: {line}", file=sys.stderr)
+    line = " ".join(logs.masked(text).splitlines())
+    if logs.as_json():
+        logs.say(line, logging.ERROR)
+    else:
+        print(f"cubeopt: {line}", file=sys.stderr)
     sys.exit(getattr(error, "exit_code", 1))
 
 

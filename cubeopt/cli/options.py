@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cubeopt import logs, settings
 from cubeopt.cli.printing import error_console
 from cubeopt.errors import InputError
 from cubeopt.settings import Settings
@@ -36,6 +37,34 @@ Cpu = Annotated[bool, typer.Option("--cpu", help="Train on the CPU, in one threa
 Jobs = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Trainings side by side; else one a core, or a GPU."),
+]
+
+
+def _set_log_format(given: str | None) -> str | None:
+    """Log so from now on, and have all processes that we start do the same."""
+    if given is not None:
+        form = os.environ["CUBEOPT_LOG_FORMAT"] = settings.log_format(given)
+        logs.configure(settings.log_level(), form)
+    return given
+
+
+LogFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--log-format",
+        metavar="text|json",
+        callback=_set_log_format,
+        help="Of what it says on standard error; else $CUBEOPT_LOG_FORMAT, else text.",
+    ),
+]
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        "--notify",
+        metavar="URL",
+        help="Post to it that a study finished or was stopped, a new best, a lost worker; else "
+        "$CUBEOPT_NOTIFY_URL, which others on this machine cannot read.",
+    ),
 ]
 
 
@@ -89,7 +118,10 @@ def stopping(at_once: Callable[[], None] | None = None) -> Iterator[threading.Ev
                 at_once()
             os._exit(128 + number)
         stop.set()
-        print("cubeopt: stopping (once more to leave at once)", file=sys.stderr)
+        if logs.as_json():
+            logs.say("stopping")
+        else:
+            print("cubeopt: stopping (once more to leave at once)", file=sys.stderr)
 
     before = {each: signal.signal(each, on_signal) for each in (signal.SIGTERM, signal.SIGINT)}
     try:

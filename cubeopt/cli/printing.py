@@ -11,12 +11,22 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from cubeopt import logs
+
 _UNLIMITED = 10_000  # columns; what reads a pipe has no edge
 
 
 def say(text: str) -> None:
     """One line for a person."""
     print(text, flush=True)
+
+
+def announce(line: str) -> None:
+    """One line of a long-running command for a person; where logs are JSON, for whom reads them."""
+    if logs.as_json():
+        logs.say(line)
+    else:
+        say(line)
 
 
 def facts(row: Mapping[str, Any], as_json: bool) -> None:

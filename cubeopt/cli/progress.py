@@ -1,8 +1,10 @@
 """What a person sees while a worker runs."""
 
+import sys
 import time
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from cubeopt import logs
 from cubeopt.cli.printing import number
 from cubeopt.db import records
 from cubeopt.db.engine import Engine
@@ -46,6 +49,7 @@ class WorkerScreen:
 
     def __init__(self, console: Console, engine: Engine, study: str | None) -> None:
         self._console, self._engine, self._study = console, engine, study
+        self._draws = console.is_terminal and not logs.as_json()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -54,7 +58,7 @@ class WorkerScreen:
             TimeElapsedColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not self._draws,
         )
         self._bars: dict[int, TaskID] = {}
         self._looked = 0.0
@@ -96,11 +100,16 @@ class WorkerScreen:
         full = "full run of " if claim.kind == "full" else ""
         seed = f" with seed {claim.spec['seed']}" if claim.replicate else ""
         line = f"{claim.study}: {full}trial {claim.trial_number}{seed} {what}{value}{detail}"
-        self._print(line)
+        self._print(line, **_fields(event))
 
     def pass_on(self, label: str, line: str) -> None:
         """Show a *line* that somebody else has printed."""
-        self._print(f"{label}: {line}")
+        if not logs.as_json():
+            self._print(f"{label}: {line}")
+        elif line.startswith("{"):  # it logs as we do, and says who it is
+            sys.stderr.write(line + "\n")  # in one write: several threads are here
+        else:
+            self._print(line, worker=label)
 
     def farewell(self) -> str:
         """What this worker did."""
@@ -110,7 +119,7 @@ class WorkerScreen:
     def look(self) -> None:
         """Move the bars; rarely, for it asks the database."""
         now = time.monotonic()
-        if not self._console.is_terminal or now - self._looked < _LOOK_SECONDS:
+        if not self._draws or now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
         with suppress(StorageLostError):
@@ -129,5 +138,21 @@ class WorkerScreen:
                 self._bars[record.id] = self._progress.add_task(record.name, total=total)
             self._progress.update(self._bars[record.id], completed=ended)
 
-    def _print(self, line: str) -> None:
+    def _print(self, line: str, **fields: Any) -> None:
+        if logs.as_json():
+            logs.say(line, **fields)
+            return
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    claim = event.claim
+    return {
+        "study": claim.study,
+        "trial": claim.trial_number,
+        "run": claim.run_id,
+        "kind": claim.kind,
+        "event": event.what,
+        "epoch": event.epoch,
+        "value": event.value,
+    }

@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cubeopt import settings
-from cubeopt.cli import crew
+from cubeopt import logs, settings
+from cubeopt.cli import crew, notifying
 from cubeopt.cli.options import (
     Cpu,
     Gpu,
     Json,
+    LogFormat,
+    Notify,
     Storage,
     check_device,
     connected,
     gpu_numbers,
     stopping,
 )
-from cubeopt.cli.printing import error_console, print_json, say
+from cubeopt.cli.printing import announce, error_console, print_json
 from cubeopt.errors import InputError, StorageLostError
 
 if TYPE_CHECKING:
@@ -110,6 +112,8 @@ def worker(
         str | None,
         typer.Option(metavar="NAME", help="Of this worker; else HOST-PID. Of several: NAME-gpu0."),
     ] = None,
+    notify: Notify = None,
+    log_format: LogFormat = None,
     storage: Storage = None,
     hosted: Annotated[
         bool, typer.Option("--hosted", hidden=True, help="End when standard input does.")
@@ -123,6 +127,7 @@ def worker(
     0 within --grace seconds.
     """
     check_device(gpu, cpu)
+    notifying.pass_on(notify)
     width = _pack(pack)
     if name is not None:
         _check_name(name, "--name")
@@ -163,6 +168,7 @@ def worker(
             grace_seconds=grace,
             outage_seconds=outage,
         )
+        logs.know(worker=options.name)
         loaded = settings.load(storage)
         with (
             connected(loaded) as engine,
@@ -170,10 +176,12 @@ def worker(
         ):
             tell = _unheard(screen.tell) if hosted else screen.tell
             Worker(engine, loaded, options, stop, tell).run()
-    say(screen.farewell())
+    announce(screen.farewell())
 
 
 def coordinator(
+    notify: Notify = None,
+    log_format: LogFormat = None,
     storage: Storage = None,
     hosted: Annotated[
         bool, typer.Option("--hosted", hidden=True, help="End when standard input does.")
@@ -183,15 +191,17 @@ def coordinator(
 
     One leads a database; another one stands by and takes over when it dies.
     """
+    receiver = settings.receiver(notify)
     with stopping() as stop:
         if hosted:
             threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
         from cubeopt.service import coordinator as service
 
         with connected(settings.load(storage)) as engine:
+            herald = notifying.herald(engine, receiver)
             while not stop.is_set():
                 try:
-                    if service.coordinate(engine, stop) or hosted:
+                    if service.coordinate(engine, stop, herald=herald) or hosted:
                         break
                 except StorageLostError as error:
                     if hosted:  # by a worker, which will start another
@@ -274,6 +284,7 @@ def dashboard(
             help="What browsers and scripts must show; else $CUBEOPT_DASHBOARD_TOKEN.",
         ),
     ] = None,
+    log_format: LogFormat = None,
     storage: Storage = None,
 ) -> None:
     """Serve studies, trainings, cubes and workers as live pages, until Ctrl-C.
@@ -288,7 +299,7 @@ def dashboard(
     loaded = settings.load(storage)
     with connected(loaded) as engine:
         given = Context(engine, loaded, entrance)
-        server.serve(given, host, port, lambda at: say(f"dashboard at {at} (Ctrl-C to stop)"))
+        server.serve(given, host, port, lambda at: announce(f"dashboard at {at} (Ctrl-C to stop)"))
 
 
 def _pack(text: str) -> int | None:

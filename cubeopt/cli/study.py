@@ -202,12 +202,15 @@ def show(name: Name, storage: Storage = None, as_json: Json = False) -> None:
     if as_json:
         budgets, rows = results.budgets(found), results.rows(found)
         past = found.past.as_json()
-        print_json({**short.as_json(), **past, "budgets": budgets, "runs": rows})
+        told = {"messages": asdict(found.messages)}
+        print_json({**short.as_json(), **past, **told, "budgets": budgets, "runs": rows})
         return
     results.print_trials(found, short)
     results.print_best(short)
     for warning in short.warnings:
         say(f"warning: {warning}")
+    if found.messages.untold:
+        say(f"notify: {found.messages}")
 
 
 @app.command(

@@ -14,7 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 
-from cubeopt.dashboard import assets, context, cube, health, login, optuna_pages, overview
+from cubeopt.dashboard import (
+    assets,
+    context,
+    cube,
+    health,
+    login,
+    metrics,
+    optuna_pages,
+    overview,
+)
 from cubeopt.dashboard.context import Context
 from cubeopt.dashboard.gate import Gate
 from cubeopt.dashboard.headers import Headers
@@ -29,6 +38,7 @@ PAGES: tuple[Callable[[], list[BaseRoute]], ...] = (
     login.routes,
     overview.routes,
     cube.routes,
+    metrics.routes,
 )
 
 
@@ -75,7 +85,7 @@ def _broken(request: Request, error: Exception) -> Response:
 
 def _said(request: Request, status: int, reason: str) -> Response:
     """*reason* as JSON to a script, as a page to a person."""
-    if request.url.path.startswith(("/data/", "/events/", "/assets/")):
+    if request.url.path.startswith(("/data/", "/events/", "/assets/", "/metrics")):
         return context.data({"reason": reason}, status)
     title = HTTPStatus(status).phrase
     return context.page(request, "error.html", status, title=title, reason=reason)

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Engine, text
 
+from cubeopt.db import outbox
 from cubeopt.db.budgets import RAN_SECONDS
 from cubeopt.db.engine import transaction
 
@@ -34,15 +35,17 @@ _TRIP = text(f"""
         FROM latest
     ), last AS (
         SELECT * FROM latest ORDER BY finished_at DESC, id DESC LIMIT 1
-    )
-    UPDATE cubeopt.studies study
-    SET state = 'failed', state_since = clock_timestamp(), finished_at = clock_timestamp(),
-        ran_seconds = {RAN_SECONDS},
-        state_reason = format(
-            '%s trials failed in a row (%s); the last, trial %s, by %s: %s',
-            :limit, row.numbers, last.number, replace(last.end_class, '_', ' '), last.cause
-        )
-    FROM row, last
-    WHERE study.id = :study_id AND study.state = 'running' AND row.unbroken
-    RETURNING study.state_reason
+    ), ended AS (
+        UPDATE cubeopt.studies study
+        SET state = 'failed', state_since = clock_timestamp(), finished_at = clock_timestamp(),
+            ran_seconds = {RAN_SECONDS},
+            state_reason = format(
+                '%s trials failed in a row (%s); the last, trial %s, by %s: %s',
+                :limit, row.numbers, last.number, replace(last.end_class, '_', ' '), last.cause
+            )
+        FROM row, last
+        WHERE study.id = :study_id AND study.state = 'running' AND row.unbroken
+        RETURNING study.*
+    ), told AS ({outbox.study_ended("ended")})
+    SELECT state_reason FROM ended
 """)

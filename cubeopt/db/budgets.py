@@ -124,7 +124,7 @@ RAN_SECONDS = """(
 # The attempts of a worker as one set of stretches of time, so that those side by side in its packs
 # count once. One that has not ended lasts until now, or until its lease expired. None ends before
 # it began, also where the clock of the database was set back meanwhile.
-_DEVICE_SECONDS = """
+DEVICE_SECONDS = """
     SELECT coalesce(sum(extract(epoch FROM upper(stretch) - lower(stretch))), 0)
     FROM (
         SELECT unnest(range_agg(tstzrange(attempt.started_at, greatest(
@@ -141,7 +141,7 @@ _USED = {
     "trials": "SELECT count(*) FROM cubeopt.trials WHERE study_id = study.id",
     "epochs": _EPOCHS,
     "hours": f"{RAN_SECONDS} / 3600.0",
-    "device_hours": f"({_DEVICE_SECONDS}) / 3600.0",
+    "device_hours": f"({DEVICE_SECONDS}) / 3600.0",
 }
 _ACCOUNT = {
     name: text(f"""

@@ -82,3 +82,22 @@ def lives(engine: Engine) -> bool:
             {"key": _LEADER_LOCK},
         )
     return bool(found)
+
+
+def sign_of_life(connection: Connection) -> tuple[bool, float | None]:
+    """Whether some process leads, and how many seconds ago it gave its last sign of life.
+
+    The latter only where our role may see it.
+    """
+    row = connection.execute(_SIGN, {"key": _LEADER_LOCK}).one_or_none()
+    return (False, None) if row is None else (True, row[0])
+
+
+_SIGN = text("""
+    SELECT CAST(extract(epoch FROM clock_timestamp() - session.state_change) AS float)
+    FROM pg_locks lock LEFT JOIN pg_stat_activity session ON session.pid = lock.pid
+    WHERE lock.locktype = 'advisory' AND lock.granted AND lock.classid = 0 AND lock.objid = :key
+        AND lock.objsubid = 1
+        AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    LIMIT 1
+""")

@@ -20,6 +20,8 @@ from cubeopt.db.engine import transaction
 from cubeopt.db.facts import Facts
 from cubeopt.db.standings import Rung, Standing
 from cubeopt.db.tables import EndClass, RunKind, RunState
+from cubeopt.db.waits import Waits
+from cubeopt.db.waits import note as note_waits
 
 logger = logging.getLogger(__name__)
 
@@ -73,16 +75,29 @@ class Verdict(StrEnum):
     LOST = "lost"  # not ours any more; nothing was recorded
 
 
-def beat(engine: Engine, worker_id: int, leases: Sequence[Lease], lease_seconds: float) -> set[int]:
-    """Extend *leases* and note the heartbeat; the ids of the runs that are still ours."""
+def beat(
+    engine: Engine,
+    worker_id: int,
+    leases: Sequence[Lease],
+    lease_seconds: float,
+    waits: Waits | None = None,
+) -> set[int]:
+    """Extend *leases* and note the heartbeat; the ids of the runs that are still ours.
+
+    *waits* are those of this worker for the answers to its claims so far.
+    """
     with transaction(engine) as connection:
-        connection.execute(_NOTE_HEARTBEAT, {"worker_id": worker_id})
+        beaten = {"worker_id": worker_id, "lease_seconds": lease_seconds}
+        connection.execute(_NOTE_HEARTBEAT, beaten)
+        if waits is not None:
+            note_waits(connection, worker_id, waits)
         held = connection.execute(_EXTEND, {**arrays(leases), "lease_seconds": lease_seconds})
         return set(held.scalars())
 
 
 _NOTE_HEARTBEAT = text("""
-    UPDATE cubeopt.workers SET heartbeat_at = clock_timestamp(), state = 'live'
+    UPDATE cubeopt.workers
+    SET heartbeat_at = clock_timestamp(), state = 'live', lease_seconds = :lease_seconds
     WHERE id = :worker_id
 """)
 

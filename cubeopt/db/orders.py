@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from cubeopt.db import budgets, records
+from cubeopt.db import budgets, outbox, records
 from cubeopt.db.budgets import RAN_SECONDS
 from cubeopt.db.engine import transaction
 from cubeopt.db.tables import StudyState
@@ -100,8 +100,8 @@ _STEER = text(f"""
                 SELECT FROM cubeopt.runs WHERE study_id = study.id AND runs.state = 'waiting'
             )
         )
-        RETURNING id
-    )
+        RETURNING study.*
+    ), told AS ({outbox.study_ended("moved")})
     SELECT id, pg_notify('cubeopt', 'study') FROM moved
 """)
 
@@ -129,8 +129,8 @@ _END = text(f"""
             ran_seconds = {RAN_SECONDS}, finished_at = clock_timestamp()
         WHERE id = :study_id AND state = 'running'
             AND spec = coalesce(CAST(:spec AS jsonb), spec)
-        RETURNING id
-    )
+        RETURNING study.*
+    ), told AS ({outbox.study_ended("ended")})
     SELECT id, pg_notify('cubeopt', 'study') FROM ended
 """)
 

@@ -205,6 +205,12 @@ def study(engine: Engine, name: str) -> StudyRecord:
     return found[0]
 
 
+def of_id(engine: Engine, study_id: int) -> StudyRecord | None:
+    """The study with this id; None once it was deleted."""
+    found = _read(engine, select(_studies).where(_studies.c.id == study_id), StudyRecord)
+    return found[0] if found else None
+
+
 def trials(engine: Engine, study_id: int) -> list[TrialRecord]:
     """A study's trials by number."""
     short = [_runs.c[name] for name in ("state", "epoch", "value", "started_at", "finished_at")]

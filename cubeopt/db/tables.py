@@ -24,10 +24,11 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    Uuid,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "cubeopt"
 
@@ -76,6 +77,25 @@ class WorkerState(StrEnum):
 
     LIVE = "live"  # it beats
     GONE = "gone"  # it said goodbye, or was silent for too long
+
+
+class Kind(StrEnum):
+    """What a message in the outbox tells."""
+
+    STUDY_COMPLETE = "study_complete"
+    STUDY_FAILED = "study_failed"
+    STUDY_STOPPED = "study_stopped"
+    NEW_BEST = "new_best"
+    WORKER_LOST = "worker_lost"
+
+
+class Post(StrEnum):
+    """Where a message in the outbox stands."""
+
+    WAITING = "waiting"  # to be sent, for the first time or again
+    DELIVERED = "delivered"  # the receiver has said so
+    GIVEN_UP = "given_up"  # the receiver did not take it for a day; last_error says why
+    EXPIRED = "expired"  # nobody was told whom to send it to
 
 
 class _Word(TypeDecorator[StrEnum]):
@@ -204,6 +224,11 @@ workers = Table(
     Column("state", _Word(WorkerState), nullable=False, server_default=WorkerState.LIVE),
     Column("provenance", JSONB, nullable=False),
     _moment("drain_asked_at"),  # a person wants it to give back what it holds, and leave
+    Column("lease_seconds", Float(53)),  # of its leases; NULL until it has beaten
+    # What it waited for the answers to its claims: db.waits.
+    Column("claims", BigInteger, nullable=False, server_default=text("0")),
+    Column("claim_seconds", Float(53), nullable=False, server_default=text("0")),
+    Column("claim_buckets", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
     _one_of("state", WorkerState),
     Index("workers_live", "id", postgresql_where=text("state = 'live'")),
 )
@@ -293,4 +318,30 @@ epochs = Table(
     # Rises, at a rung of one study, in the order in which the reports can be seen.
     Column("id", BigInteger, Identity(always=True), nullable=False),
     Index("epochs_standing", "epoch", "id", postgresql_where=text("value IS NOT NULL")),
+)
+
+# What is to be told by --notify, written with the fact: db.outbox.
+outbox = Table(
+    "outbox",
+    metadata,
+    _id(),  # of one study in the order in which they are sent
+    Column("event", Uuid, nullable=False, server_default=func.gen_random_uuid()),
+    Column("kind", _Word(Kind), nullable=False),
+    Column("study_id", ForeignKey(studies.c.id, ondelete="SET NULL")),
+    Column("study", Text),  # its name; none of a worker
+    Column("topic", Text),  # what is told once only
+    Column("facts", JSONB, nullable=False),
+    Column("body", Text),  # as it was first sent, and is sent again
+    Column("state", _Word(Post), nullable=False, server_default=Post.WAITING),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("last_error", Text),
+    _now("created_at"),
+    _now("due_at"),
+    _moment("ended_at"),
+    UniqueConstraint("topic"),
+    _one_of("kind", Kind),
+    _one_of("state", Post),
+    CheckConstraint("(ended_at IS NULL) = (state = 'waiting')", name="end"),
+    Index("outbox_waiting", "id", postgresql_where=text("state = 'waiting'")),
+    Index("outbox_study", "study_id", "kind", "id"),
 )

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas
 
-from cubeopt.db import budgets, priors, records, revisions
+from cubeopt.db import budgets, outbox, priors, records, revisions
 from cubeopt.db.budgets import Account
 from cubeopt.db.engine import Engine
+from cubeopt.db.outbox import Undelivered
 from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, StudyRecord, TrialRecord
 from cubeopt.db.tables import RunKind, RunState
 from cubeopt.report import agreement, doubts, origins, ranking, replicates
@@ -83,6 +84,7 @@ class Records:
     attempts: list[AttemptRecord]
     budgets: list[Account]
     past: Past = field(default_factory=lambda: Past({}, {}))
+    messages: Undelivered = field(default_factory=Undelivered)  # of --notify
 
     @property
     def goal(self) -> Goal:
@@ -105,6 +107,7 @@ def load(engine: Engine, name: str) -> Records:
         attempts=records.attempts(engine, study.id),
         budgets=budgets.accounts(engine, study.id),
         past=past(study, priors.read(engine, study.id), revisions.read(engine, study.id)),
+        messages=outbox.undelivered(engine, study.id),
     )
 
 

@@ -17,6 +17,7 @@ from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from cubeopt import logs
 from cubeopt.db import engine, showcase
 from cubeopt.db.outcomes import Outcome
 from cubeopt.errors import StorageError, StudyError
@@ -144,6 +145,9 @@ def open_storage(url: str) -> RDBStorage:
     Raises StorageError when PostgreSQL cannot be reached.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if logs.as_json():  # its own handler writes text
+        optuna.logging.disable_default_handler()
+        optuna.logging.enable_propagation()
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     # Two that make the tables at once collide; and errors of SQLAlchemy come through Optuna.
     with engine.alone(url), engine.translated("Optuna's tables"), translated():

@@ -6,11 +6,15 @@ one goes on from what they say.
 
 import logging
 import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.storages import RDBStorage
 
+from cubeopt import logs
 from cubeopt.db import (
     breaker,
     budgets,
@@ -18,6 +22,7 @@ from cubeopt.db import (
     measures,
     notices,
     orders,
+    outbox,
     outcomes,
     priors,
     queue,
@@ -43,12 +48,19 @@ _REST_SECONDS = 0.05  # between two looks in any case
 _SETTLING_SECONDS = 10.0  # for workers to beat in, after the server has come up
 _FAILURES_IN_A_ROW = 5  # end a study: what fails again and again will not mend itself
 _DRAWN = 8  # trials queued at once: workers begin with them while the next are drawn
+_EXPIRE_SECONDS = 3600.0  # after which a message expires, where nobody tells what happens
 _SHOWN = 256  # trials shown to Optuna's tables in a look, so that asking does not wait for it
 
 
-def coordinate(engine: Engine, stop: threading.Event, tick: float = TICK_SECONDS) -> bool:
+def coordinate(
+    engine: Engine,
+    stop: threading.Event,
+    tick: float = TICK_SECONDS,
+    herald: Callable[[], AbstractContextManager[object]] | None = None,
+) -> bool:
     """Lead until *stop* is set; False at once when another process leads.
 
+    A *herald* tells a receiver what happens while we lead; without one it is told to nobody.
     Raises StorageError when the database goes away: whoever hosts it starts another.
     """
     with leader.lead(engine) as leadership:
@@ -57,8 +69,11 @@ def coordinate(engine: Engine, stop: threading.Event, tick: float = TICK_SECONDS
         logger.info("leading")
         storage = mirror.open_storage(optuna_url(engine))
         try:
-            coordinator = Coordinator(engine, storage)
-            with notices.listening(engine, notices.CHANNEL, notices.WANTED) as listener:
+            coordinator = Coordinator(engine, storage, tells=herald is not None)
+            with (
+                herald() if herald is not None else nullcontext(),
+                notices.listening(engine, notices.CHANNEL, notices.WANTED) as listener,
+            ):
                 while not stop.is_set():
                     leadership.check()
                     with mirror.translated():
@@ -86,8 +101,10 @@ class _Opened:
 class Coordinator:
     """The work of one leader."""
 
-    def __init__(self, engine: Engine, storage: RDBStorage) -> None:
+    def __init__(self, engine: Engine, storage: RDBStorage, tells: bool = False) -> None:
+        """*tells*: somebody empties the outbox beside us."""
         self._engine, self._storage = engine, storage
+        self._tidies_at = float("inf") if tells else time.monotonic()
         self._studies: dict[int, _Opened] = {}
         self._leaving: dict[int, _Opened] = {}  # they run no more, but workers held runs of them
         self._complete: dict[int, int] = {}  # trials when promotion was last looked at
@@ -96,6 +113,10 @@ class Coordinator:
     def tick(self) -> bool:
         """Do everything that is due, once; True when Optuna's tables are left behind."""
         behind = False
+        if time.monotonic() >= self._tidies_at:
+            outbox.tidy(self._engine, _EXPIRE_SECONDS)
+            self._tidies_at = time.monotonic() + _EXPIRE_SECONDS / 6
+        outbox.note_lost(self._engine, settling_seconds=_SETTLING_SECONDS)
         lost = queue.reap(self._engine, settling_seconds=_SETTLING_SECONDS)
         if lost:
             logger.warning("leases expired, runs returned to the queue: %s", lost)
@@ -103,10 +124,11 @@ class Coordinator:
         self._forget_all_but({each.id for each in found})
         for record in found:
             try:
-                if record.state == StudyState.RUNNING:
-                    behind |= self._advance(record)
-                else:
-                    self._settle(record)
+                with logs.about(study=record.name):
+                    if record.state == StudyState.RUNNING:
+                        behind |= self._advance(record)
+                    else:
+                        self._settle(record)
             except KeyError:  # Optuna's word for a study that somebody deleted meanwhile
                 if any(each.id == record.id for each in records.studies(self._engine)):
                     raise

@@ -9,6 +9,7 @@ from pathlib import Path
 from cubeopt.db import embedded, leases
 from cubeopt.db.engine import Engine
 from cubeopt.db.leases import Lease
+from cubeopt.db.waits import Stopwatch
 from cubeopt.errors import StorageError
 from cubeopt.service.companion import Companion
 
@@ -40,6 +41,7 @@ class Heartbeat(Companion):
         self._lost: set[Lease] = set()
         self._guard = threading.Lock()
         self._silent_since: float | None = None  # when first it did not answer somebody
+        self.claims = Stopwatch()  # what the worker waits for the answers to its claims
 
     def hold(self, held: Iterable[Lease]) -> None:
         """Extend these leases from now on."""
@@ -95,7 +97,7 @@ class Heartbeat(Companion):
         while self._rest(_AGAIN_SECONDS if failing else pause):
             held = self.held()
             try:
-                ours = leases.beat(self._engine, self._worker_id, held, self._seconds)
+                ours = self._beat(held)
             except StorageError as error:
                 # If a lease expires meanwhile, fencing keeps us out.
                 if not failing:
@@ -113,6 +115,14 @@ class Heartbeat(Companion):
                     for lease in held
                     if lease.run_id not in ours and self._leases.get(lease.run_id) == lease
                 }
+
+    def _beat(self, held: list[Lease]) -> set[int]:
+        waits = self.claims.read()
+        return leases.beat(self._engine, self._worker_id, held, self._seconds, waits)
+
+    def say_last(self) -> None:
+        """A beat for its own sake, with what was waited for since the last; before we leave."""
+        self._beat([])
 
     def _fall_silent(self) -> None:
         with self._guard:

@@ -128,6 +128,7 @@ class Worker:
         """Say goodbye; RefusedError when nothing is left but what we may not do."""
         refused: list[str] = []
         try:
+            self._station.heart.say_last()
             queue.retire(self._engine, worker_id)
             if not self._leaves:
                 refused = self._admission.refused(self._running_studies())
@@ -228,6 +229,7 @@ class Worker:
         pack_key: str | None = None,
         width: int | None = None,
     ) -> list[Claim]:
+        admitted, asked = self._admission.studies(), time.monotonic()
         claims = queue.claim(
             self._engine,
             self._station.worker_id,
@@ -239,8 +241,9 @@ class Worker:
             study=self._options.study,
             pack_key=pack_key,
             width=width,
-            admitted=self._admission.studies(),
+            admitted=admitted,
         )
+        self._station.heart.claims.add(time.monotonic() - asked)
         self._station.heart.hold(_leases(claims))
         return claims
 

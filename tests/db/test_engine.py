@@ -84,15 +84,15 @@ def test_processes_that_migrate_at_once_do_it_once(empty_url: str) -> None:
 
     with ThreadPoolExecutor(6) as threads:
         moves = [one.result() for one in [threads.submit(work) for _ in range(6)]]
-    assert sorted(moves, key=str).count((None, "0006")) == 1
-    assert moves.count(("0006", "0006")) == 5
+    assert sorted(moves, key=str).count((None, "0007")) == 1
+    assert moves.count(("0007", "0007")) == 5
 
 
 def test_the_revision_is_none_before_and_the_newest_after(empty_url: str) -> None:
     engine = db_engine.create(empty_url)
     assert db_engine.revision(engine) is None
-    assert db_engine.migrate(engine) == (None, "0006")
-    assert db_engine.revision(engine) == "0006"
+    assert db_engine.migrate(engine) == (None, "0007")
+    assert db_engine.revision(engine) == "0007"
     engine.dispose()
 
 
@@ -105,7 +105,7 @@ def test_what_an_older_revision_held_is_still_there_after_the_newest(empty_url: 
     with transaction(engine) as connection:
         connection.execute(text(_OLD_STUDY))
         connection.execute(text(_OLD_RUN))
-    assert db_engine.migrate(engine) == ("0001", "0006")
+    assert db_engine.migrate(engine) == ("0001", "0007")
     (study,) = records.studies(engine)
     (run,) = records.runs(engine, study.id)
     assert (study.name, run.epoch, run.suspect) == ("old", 3, False)
@@ -128,7 +128,7 @@ _OLD_RUN = """
 def test_tables_newer_than_the_code_are_refused(engine: Engine, database_url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE cubeopt.alembic_version SET version_num = '9999'"))
-    with pytest.raises(SchemaError, match=r"revision '9999'.*up to '0006'; update cubeopt"):
+    with pytest.raises(SchemaError, match=r"revision '9999'.*up to '0007'; update cubeopt"):
         db_engine.connect(settings(database_url))
 
 
@@ -139,7 +139,7 @@ def test_optuna_lives_in_the_same_database(engine: Engine) -> None:
         study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}), 0.5)
         assert optuna.load_study(storage=storage, study_name="study").best_value == 0.5
         assert records.studies(engine) == []
-        assert db_engine.migrate(engine) == ("0006", "0006")
+        assert db_engine.migrate(engine) == ("0007", "0007")
         versions = [
             (schema, inspect(engine).has_table("alembic_version", schema=schema))
             for schema in ("public", SCHEMA)
