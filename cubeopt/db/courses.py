@@ -7,9 +7,8 @@ thousand reads the rows of two.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, RowMapping, text
 
 from cubeopt.db.engine import transaction
 from cubeopt.db.tables import RunKind, RunState
@@ -105,7 +104,7 @@ def mark(engine: Engine, study_id: int, numbers: Sequence[int] | None) -> str:
         return str(connection.execute(statement, given).scalar_one())
 
 
-def _course(row: Mapping[str, Any]) -> Course:
+def _course(row: RowMapping) -> Course:
     fields = {name: row[name] for name in Course.__dataclass_fields__}
     fields |= {"kind": RunKind(row["kind"]), "state": RunState(row["state"])}
     return Course(**fields)

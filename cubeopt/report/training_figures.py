@@ -281,7 +281,7 @@ def _panel(id: str, quantity: Quantity, shown: Trainings) -> Panel:
     return Panel(id, quantity.title, figure, lacks)
 
 
-def _thinned(points: Sequence[_Point], tracks: int) -> Sequence[_Point]:
+def _thinned(points: list[_Point], tracks: int) -> list[_Point]:
     """*points*, or every so many of them and the last one, where a screen could not show all."""
     stride = -(-len(points) // max(_FEWEST, _POINTS // max(1, tracks)))
     return points if stride <= 1 else [*points[:-1:stride], points[-1]]

@@ -204,7 +204,7 @@ def test_what_is_not_there_is_said(engine: Engine, plant: Plant) -> None:
         "there is no trial 5 in this study",
         "trial 0, full run: there is no such run; the trial was not promoted to it",
     ]
-    with pytest.raises(UnknownNameError, match="no study named 'studdy'.*'study'"):
+    with pytest.raises(UnknownNameError, match=r"no study named 'studdy'.*'study'"):
         training.load(engine, "studdy")
 
 
