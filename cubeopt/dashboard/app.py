@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 
-from cubeopt.dashboard import assets, context, optuna_pages, overview
+from cubeopt.dashboard import assets, context, optuna_pages, overview, training, workers
 from cubeopt.dashboard.context import Context
 from cubeopt.dashboard.headers import Headers
 from cubeopt.errors import CubeoptError, InputError, StorageError, UnknownNameError
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 PAGES: tuple[Callable[[], list[BaseRoute]], ...] = (
     assets.routes,
     overview.routes,
+    training.routes,
+    workers.routes,
 )
 
 

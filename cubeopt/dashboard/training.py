@@ -15,7 +15,7 @@ from cubeopt.dashboard import context, events
 from cubeopt.db import courses, records
 from cubeopt.db.engine import Engine
 from cubeopt.errors import ConfigError
-from cubeopt.report import training, training_figures
+from cubeopt.report import multiples, training, training_figures
 from cubeopt.report.training import Choice, Track, Trainings
 
 _MOST_OPTIONS = 20  # that a person is shown at once: the others are found by their numbers
@@ -114,7 +114,7 @@ def _drawn(request: Request, shown: Trainings, weighted: bool) -> dict[str, Any]
 
 def _brief(nth: int, track: Track) -> dict[str, Any]:
     """A track without its epochs, with the colour that it is drawn in."""
-    tint, dash = training_figures.color(nth)
+    tint, dash = multiples.color(nth)
     found = {key: value for key, value in vars(track).items() if key not in ("metrics", "epochs")}
     signs = [asdict(sign) for sign in track.signs]
     return {**found, "signs": signs, "color": tint, "dash": dash}

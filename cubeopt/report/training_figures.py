@@ -1,24 +1,22 @@
-"""Trainings drawn: small multiples in plotly's JSON, made of `report.training` rows alone.
+"""Trainings drawn: everything that `report.training` has, by section, made of its rows alone.
 
 A panel shows one quantity of all tracks over the epochs, each track in a colour of its own; the
-gate's panels show one track each, and its experts. What a finding is about is marked where it
-shows: a line at its first epoch, a band to its last, and the number that its sentence has.
+gate's panels show one track each, and its experts.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cubeopt.report import palette
-from cubeopt.report.training import Sign, Track, Trainings
+from cubeopt.report import multiples, palette
+from cubeopt.report.multiples import Line, Panel, Pick, Quantity, rounded
+from cubeopt.report.training import Trainings
 from cubeopt.training.diagnosis import Kind
 
-_COLORS = (
-    *(palette.BLUE, palette.VERMILION, palette.GREEN, palette.ORANGE),
-    *(palette.PURPLE, palette.SKY, palette.GREY),
+_MODULES = (
+    *("all", "enter", "place", "local", "functional.speech", "functional", "distant"),
+    *("gate", "leave"),
 )
-_DASHES = ("solid", "dash")
 _TERMS = ("reconstruction", "similarity", "diversity", "emergence", "lattice", "spatial", "ponder")
 _JUDGED = ("fvu", "cosine", "top1", "mrr", "effective_rank")
 _GATE = ("specialisation", "specialisation/cell", "specialisation/task", "gate_entropy", "steps")
@@ -32,35 +30,9 @@ _UNITS = {
     "gate_entropy": "bits",
     "steps": "exchanges",
 }
+_TALLER = 120  # pixels: the objective stands above all
 _ABOUT_FVU = (Kind.WORSE_THAN_MEAN, Kind.OVERFITTING, Kind.PLATEAU, Kind.CONVERGED)
 _ABOUT_LOSS = (Kind.DIVERGED, Kind.DIVERGING, Kind.OVERFITTING)
-_CROWDED = 8  # signs in a panel: with more only their numbers stand at the marks
-_LOG_FLOOR = 1e-12  # a norm of 0 has no place on a logarithmic axis
-_POINTS, _FEWEST = 1200, 100  # in a panel, and at least in a line: a screen has no more columns
-
-Pick = Callable[[Sign], bool]
-_Point = tuple[int, float]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One quantity of one track."""
-
-    label: str
-    name: str  # of the metric
-    track: Track
-    color: str
-    dash: str
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One small chart, as plotly takes it, and what it does not show."""
-
-    id: str
-    title: str
-    figure: dict[str, Any]
-    lacks: str  # a sentence, or ""
 
 
 @dataclass(frozen=True)
@@ -73,19 +45,7 @@ class Section:
     panels: list[Panel] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     rows: list[list[Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """What a panel shows: a metric by name, what it is called, and in which unit."""
-
-    name: str
-    title: str
-    unit: str
-    log: bool = False
-    factor: float = 1.0
-    beside: str = ""  # another metric, drawn dotted
-    picks: Pick = lambda sign: False
+    legend: list[tuple[str, str]] = field(default_factory=list)  # of what are no tracks
 
 
 def sections(shown: Trainings, weighted: bool = False) -> list[Section]:
@@ -96,16 +56,11 @@ def sections(shown: Trainings, weighted: bool = False) -> list[Section]:
         _validation(shown),
         _usage(shown),
         _modules(shown, "gradient_norm", "Gradients", "norm", _GRADIENTS),
-        _modules(shown, "update_ratio", "Updates", "change / size of the weights", _UPDATES),
+        _modules(shown, "update_ratio", "Updates", "change / size", _UPDATES),
         _knobs(shown),
         _speed(shown),
     )
     return [section for section in made if section.panels]
-
-
-def color(nth: int) -> tuple[str, str]:
-    """The colour and the dash of the track at place *nth*."""
-    return _COLORS[nth % len(_COLORS)], _DASHES[nth // len(_COLORS) % len(_DASHES)]
 
 
 _GRADIENTS = "Mean norm over the updates of an epoch, before the clip, of each part of the cube."
@@ -123,14 +78,16 @@ def _objective(shown: Trainings) -> Section:
         [quantity],
     )
     for panel in section.panels:
-        _draw_baselines(panel.figure, shown)
-        _draw_rungs(panel.figure, shown.rungs)
+        panel.figure["layout"]["height"] += _TALLER
+        multiples.draw_baselines(panel.figure, shown)
+        multiples.draw_rungs(panel.figure, shown.rungs)
     return section
 
 
 def _losses(shown: Trainings, weighted: bool) -> Section:
     terms = [term for term in _TERMS if _any(shown, f"train/loss/{term}")]
-    idle = [term for term in terms if weighted and not _moves(shown, f"train/weighted/{term}")]
+    kind = "weighted" if weighted else "loss"
+    idle = [term for term in terms if not _moves(shown, f"train/{kind}/{term}")]
     quantities = [
         Quantity(
             *("train/loss/total", "total", "loss, weighted"),
@@ -154,7 +111,7 @@ def _losses(shown: Trainings, weighted: bool) -> Section:
         "validation split. The total is weighted."
     )
     if idle:
-        about += f" Without weight, and not drawn: {', '.join(idle)}."
+        about += f" Always 0, and not drawn: {', '.join(idle)}."
     return _section("losses", "Losses", about, shown, quantities)
 
 
@@ -177,32 +134,31 @@ def _validation(shown: Trainings) -> Section:
 def _usage(shown: Trainings) -> Section:
     """A panel a track: what the gate gave each expert."""
     prefix = "validation/usage/"
+    found = (name for track in shown.tracks for name in track.metrics if name.startswith(prefix))
+    experts = _ordered({name.removeprefix(prefix) for name in found}, tuple(palette.EXPERTS))
+    colors = {expert: palette.EXPERTS.get(expert, palette.GREY) for expert in experts}
     panels, rows = [], []
     for nth, track in enumerate(shown.tracks):
-        names = [name for name in track.metrics if name.startswith(prefix)]
         lines = [
-            Line(expert, name, track, palette.EXPERTS.get(expert, palette.GREY), "solid")
-            for name in names
-            if (expert := name.removeprefix(prefix))
+            Line(expert, prefix + expert, track, colors[expert], "solid")
+            for expert in experts
+            if track.has(prefix + expert)
         ]
         signs = [sign for sign in track.signs if sign.kind == Kind.DEAD_EXPERT]
-        quantity = Quantity(prefix, track.label, "share of the choices (%)")
-        figure = _figure(quantity, lines, signs)
+        figure = multiples.figure(Quantity(prefix, track.label, "choices (%)"), lines, signs)
         figure["layout"]["yaxis"] |= {"range": [0, 100], "autorange": False}
-        figure["layout"]["showlegend"] = True
-        lacks = "" if names else f"{track.label}: no validation has measured the gate yet"
+        lacks = "" if lines else f"{track.label}: no validation has measured the gate yet"
         panels.append(Panel(f"usage-{nth}", track.label, figure, lacks))
-        rows += [
-            [f"{track.label}: {line.label} (%)", _rounded(track.last(line.name))] for line in lines
-        ]
+        rows += [[f"{track.label}: {e.label} (%)", rounded(track.last(e.name))] for e in lines]
     about = "How much of the choices the gate gives each expert; under 1 % an expert is dead."
-    return Section("usage", "Gate usage", about, panels, ["expert", "newest"], rows)
+    legend = list(colors.items())
+    return Section("usage", "Gate usage", about, panels, ["expert", "newest"], rows, legend)
 
 
 def _modules(shown: Trainings, kind: str, title: str, unit: str, about: str) -> Section:
     prefix = f"train/{kind}/"
     names = [name for track in shown.tracks for name in track.metrics if name.startswith(prefix)]
-    modules = list(dict.fromkeys(name.removeprefix(prefix) for name in names))
+    modules = _ordered({name.removeprefix(prefix) for name in names}, _MODULES)
     quantities = [
         Quantity(
             name=prefix + module,
@@ -255,153 +211,18 @@ def _section(
     for quantity in quantities:
         if not _any(shown, quantity.name) and not shown.tracks:
             continue
-        panels.append(_panel(f"{id}-{quantity.name.replace('/', '-')}", quantity, shown))
+        panels.append(multiples.panel(f"{id}-{quantity.name.replace('/', '-')}", quantity, shown))
         values = [track.last(quantity.name) for track in shown.tracks]
-        scaled = [None if v is None else _rounded(v * quantity.factor) for v in values]
+        scaled = [None if v is None else rounded(v * quantity.factor) for v in values]
         rows.append([f"{quantity.title} ({quantity.unit})", *scaled])
     columns = ["newest", *(track.label for track in shown.tracks)]
     return Section(id, title, about, panels, columns, rows)
 
 
-def _panel(id: str, quantity: Quantity, shown: Trainings) -> Panel:
-    lines, without = [], []
-    for nth, track in enumerate(shown.tracks):
-        tint, dash = color(nth)
-        if not track.has(quantity.name):
-            without.append(track.label)
-            continue
-        lines.append(Line(track.label, quantity.name, track, tint, dash))
-        if quantity.beside and track.has(quantity.beside):
-            name = f"{track.label}, validation"
-            lines.append(Line(name, quantity.beside, track, tint, "dot"))
-    signs = [sign for sign in shown.signs if quantity.picks(sign)]
-    lacks = f"not measured: {', '.join(without)}" if without else ""
-    figure = _figure(quantity, lines, signs)
-    _draw_promotions(figure, shown.tracks)
-    return Panel(id, quantity.title, figure, lacks)
-
-
-def _thinned(points: list[_Point], tracks: int) -> list[_Point]:
-    """*points*, or every so many of them and the last one, where a screen could not show all."""
-    stride = -(-len(points) // max(_FEWEST, _POINTS // max(1, tracks)))
-    return points if stride <= 1 else [*points[:-1:stride], points[-1]]
-
-
-def _figure(quantity: Quantity, lines: Sequence[Line], signs: Sequence[Sign]) -> dict[str, Any]:
-    layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero", "zeroline": False},
-        "yaxis": {
-            "title": {"text": quantity.unit},
-            "type": "log" if quantity.log else "linear",
-            "zeroline": not quantity.log,
-        },
-        "showlegend": False,
-        "shapes": [],
-        "annotations": [],
-    }
-    if quantity.log:
-        layout["yaxis"]["exponentformat"] = "power"
-    figure = {"data": [_trace(quantity, line, len(lines)) for line in lines], "layout": layout}
-    _draw_signs(figure, signs)
-    return figure
-
-
-def _trace(quantity: Quantity, line: Line, beside: int) -> dict[str, Any]:
-    values = line.track.metrics[line.name]
-    least = _LOG_FLOOR if quantity.log else -math.inf
-    points = [
-        (epoch, max(value * quantity.factor, least))
-        for epoch, value in zip(line.track.epochs, values, strict=True)
-        if value is not None
-    ]
-    points = _thinned(points, beside)
-    few = len(points) <= 30
-    return {
-        "type": "scatter",
-        "name": line.label,
-        "x": [epoch for epoch, _ in points],
-        "y": [_rounded(value) for _, value in points],
-        "mode": "lines+markers" if few else "lines",
-        "line": {"color": line.color, "width": 2, "dash": line.dash},
-        "marker": {"color": line.color, "size": 5},
-        "hovertemplate": f"%{{y:.4g}} in epoch %{{x}}<extra>{_plain(line.label)}</extra>",
-    }
-
-
-def _draw_signs(figure: dict[str, Any], signs: Sequence[Sign]) -> None:
-    """A line at the first epoch of each, a band to its last, its number and its name."""
-    layout = figure["layout"]
-    for nth, sign in enumerate(signs):
-        pen = {"color": palette.VERMILION, "width": 1.5, "dash": "dot"}
-        ends = {"x0": sign.first, "yref": "paper", "y0": 0, "y1": 1}
-        layout["shapes"].append({"type": "line", **ends, "x1": sign.first, "line": pen})
-        if sign.last > sign.first:
-            band = {"fillcolor": palette.VERMILION, "opacity": 0.07, "line": {"width": 0}}
-            layout["shapes"].append({"type": "rect", **ends, "x1": sign.last, **band})
-        words = sign.kind if len(signs) < _CROWDED else ""
-        layout["annotations"].append(
-            {
-                "x": sign.first,
-                "yref": "paper",
-                "y": 1.0 - 0.11 * (nth % 4),
-                "text": f"{sign.number} {words}".strip(),
-                "name": "sign",
-                "showarrow": False,
-                "xanchor": "left",
-                "yanchor": "top",
-                "xshift": 3,
-                "bgcolor": palette.VERMILION,
-                "font": {"color": "#FFFFFF", "size": 11},
-                "borderpad": 2,
-            }
-        )
-
-
-def _draw_promotions(figure: dict[str, Any], tracks: Iterable[Track]) -> None:
-    """Where a short run became a full one."""
-    borders = sorted({t.promoted_after for t in tracks if t.promoted_after is not None})
-    for epoch in borders:
-        pen = {"color": palette.GREY, "width": 1, "dash": "longdash"}
-        x = epoch + 0.5  # after the last epoch of the short run, before the next
-        line = {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": pen}
-        figure["layout"]["shapes"].append(line | {"layer": "below"})
-        figure["layout"]["annotations"].append(
-            {
-                **{"x": x, "yref": "paper", "y": 0, "yanchor": "bottom", "xanchor": "left"},
-                **{"text": "promoted", "name": "promotion", "showarrow": False, "xshift": 3},
-                "font": {"size": 10},
-            }
-        )
-
-
-def _draw_rungs(figure: dict[str, Any], rungs: Iterable[int]) -> None:
-    for epoch in rungs:
-        pen = {"color": palette.FAINT, "width": 1, "dash": "dot"}
-        ends = {"x0": epoch, "x1": epoch, "yref": "paper", "y0": 0, "y1": 1}
-        figure["layout"]["shapes"].append({"type": "line", **ends, "line": pen, "layer": "below"})
-
-
-def _draw_baselines(figure: dict[str, Any], shown: Trainings) -> None:
-    last = max((track.epochs[-1] for track in shown.tracks if track.epochs), default=1)
-    for name, value in shown.baselines.items():
-        figure["data"].append(
-            {
-                "type": "scatter",
-                "name": name,
-                "x": [0, last],
-                "y": [value, value],
-                "mode": "lines",
-                "line": {"color": palette.GREY, "width": 1.2, "dash": "dash"},
-                "hovertemplate": f"{_plain(name)}: %{{y:.4g}}<extra></extra>",
-            }
-        )
-        figure["layout"]["annotations"].append(
-            {
-                **{"x": 1, "xref": "paper", "xanchor": "right", "y": value, "yanchor": "bottom"},
-                **{"text": _plain(name), "name": "baseline", "showarrow": False},
-                "font": {"size": 11},
-            }
-        )
+def _ordered(names: Iterable[str], first: Sequence[str]) -> list[str]:
+    """*names* in the order of *first*, and those that it does not know at the end."""
+    found = set(names)
+    return [*(name for name in first if name in found), *sorted(found - set(first))]
 
 
 def _with_tasks(shown: Trainings, name: str) -> list[str]:
@@ -437,15 +258,3 @@ def _of_module(module: str) -> Pick:
 
 def _of_fvu(name: str) -> Pick:
     return _about(*_ABOUT_FVU) if name == "fvu" else _about()
-
-
-def _rounded(value: float | None) -> float | None:
-    """With six significant digits: a screen shows four, and a page shall stay small."""
-    return None if value is None else float(f"{value:.6g}")
-
-
-def _plain(text: str) -> str:
-    """*text* without what plotly reads as markup or as a place for a number."""
-    for sign, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("%{", "% {")):
-        text = text.replace(sign, written)
-    return text

@@ -10,9 +10,10 @@ from sqlalchemy import Engine
 
 from cubeopt.db import queue
 from cubeopt.errors import ConfigError, UnknownNameError
-from cubeopt.report import training, training_figures
+from cubeopt.report import multiples, training, training_figures
+from cubeopt.report.multiples import Panel
 from cubeopt.report.training import Choice, Track, Trainings
-from cubeopt.report.training_figures import Panel, Section
+from cubeopt.report.training_figures import Section
 from cubeopt.training.diagnosis import Kind
 
 from ..db.conftest import DEVICE, Hands
@@ -236,7 +237,7 @@ def test_losses_are_shown_as_they_are_or_weighted(engine: Engine, plant: Plant) 
     assert weighted["losses-train-weighted-reconstruction"].figure["data"][0]["y"][0] == 1.8
     assert "losses-train-weighted-ponder" not in weighted
     about = sections(shown, weighted=True)["losses"].about
-    assert about.endswith("Without weight, and not drawn: ponder.")
+    assert about.endswith("Always 0, and not drawn: ponder.")
 
 
 def test_axes_have_units_and_norms_are_logarithmic(engine: Engine, plant: Plant) -> None:
@@ -286,6 +287,26 @@ def test_a_healthy_training_has_no_marks(engine: Engine, plant: Plant) -> None:
         )
 
 
+def test_one_that_diverges_leaves_the_picture_and_the_others_stay_readable(
+    engine: Engine, plant: Plant
+) -> None:
+    plant(0, healthy())
+    far = [*FALLING[:8], 1.2, 3.0, 9.0, 40.0]
+    plant(1, healthy(**{"train/loss/reconstruction": far}))
+    shown = training.load(engine, "study", training.parse("0,1"))
+    panel = panels(shown)["losses-train-loss-reconstruction"]
+    assert panel.lacks == "trial 1 leaves the picture, to 40"
+    # The others lie between .2542 (validation .2824) and .99: the axis has as much again above.
+    low, high = panel.figure["layout"]["yaxis"]["range"]
+    lowest, highest = FALLING[11], 0.99
+    span = highest - lowest
+    assert (low, high) == (
+        pytest.approx(lowest - 0.05 * span, rel=1e-4),
+        pytest.approx(highest + 1.05 * span, rel=1e-4),
+    )
+    assert "range" not in panels(shown)["speed-epoch_seconds"].figure["layout"]["yaxis"]
+
+
 def test_findings_are_counted_through(engine: Engine, plant: Plant) -> None:
     plant(0, healthy(**PLANTED[Kind.PLATEAU][0]))
     plant(1, healthy(**PLANTED[Kind.DEAD_EXPERT][0], **PLANTED[Kind.DIVERGING][0]))
@@ -304,11 +325,11 @@ def test_rows_are_json_without_nan(engine: Engine, plant: Plant) -> None:
 
 def test_a_long_training_is_thinned_and_keeps_its_ends() -> None:
     points = [(epoch, float(epoch)) for epoch in range(1, 5001)]
-    thin = training_figures._thinned(points, tracks=1)
+    thin = multiples.thinned(points, lines=1)
     assert len(thin) <= 1201
     assert (thin[0], thin[-1]) == (points[0], points[-1])
-    assert len(training_figures._thinned(points, tracks=100)) <= 101
-    assert training_figures._thinned(points[:100], tracks=100) == points[:100]
+    assert len(multiples.thinned(points, lines=100)) <= 101
+    assert multiples.thinned(points[:100], lines=100) == points[:100]
     assert math.isfinite(thin[1][1])
 
 
