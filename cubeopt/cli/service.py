@@ -56,8 +56,8 @@ def add_to(app: typer.Typer) -> None:
         epilog="\b\nExample: cubeopt train --config best.yaml --experiment-name again --gpu 0",
     )(train)
     app.command(
-        short_help="Serve the Optuna dashboard.",
-        epilog="\b\nExample: cubeopt dashboard --port 8080",
+        short_help="Serve the live pages, and Optuna's dashboard.",
+        epilog="\b\nExample: cubeopt dashboard --host 0.0.0.0 --token-file token",
     )(dashboard)
 
 
@@ -264,19 +264,30 @@ def dashboard(
     host: Annotated[
         str,
         typer.Option(
-            metavar="ADDRESS",
-            help="To listen on; whoever reaches it sees all studies, without a password.",
+            metavar="ADDRESS", help="To listen on; beyond this machine with a token only."
         ),
     ] = "127.0.0.1",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What browsers and scripts must show; else $CUBEOPT_DASHBOARD_TOKEN.",
+        ),
+    ] = None,
     storage: Storage = None,
 ) -> None:
-    """Serve the Optuna dashboard over the storage, on this machine only, until Ctrl-C."""
-    from cubeopt.dashboard import server
+    """Serve studies, trainings, cubes and workers as live pages, until Ctrl-C.
+
+    Optuna's dashboard is one of them. Without a token only this machine is let in. With one, a
+    browser asks for it once; scripts send it as "Authorization: Bearer TOKEN".
+    """
+    from cubeopt.dashboard import door, server
     from cubeopt.dashboard.context import Context
 
+    entrance = door.at(host, door.read_token(token_file))
     loaded = settings.load(storage)
     with connected(loaded) as engine:
-        given = Context(engine, loaded)
+        given = Context(engine, loaded, entrance)
         server.serve(given, host, port, lambda at: say(f"dashboard at {at} (Ctrl-C to stop)"))
 
 

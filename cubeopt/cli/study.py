@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cubeopt import settings
-from cubeopt.cli import results
+from cubeopt.cli import reporting, results
 from cubeopt.cli.options import Json, Storage, connected
 from cubeopt.cli.printing import facts, print_json, say, table
 from cubeopt.errors import InputError, StudyError
@@ -287,6 +287,9 @@ def figure(
     figures.write_html(shown, html)
     figures.write_png(shown, png)
     facts({"html": str(html.resolve()), "png": str(png.resolve())}, as_json)
+
+
+reporting.add_to(app)
 
 
 @app.command(

@@ -14,8 +14,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 
-from cubeopt.dashboard import assets, context, optuna_pages, overview, training, workers
+from cubeopt.dashboard import (
+    assets,
+    context,
+    health,
+    login,
+    optuna_pages,
+    overview,
+    training,
+    workers,
+)
 from cubeopt.dashboard.context import Context
+from cubeopt.dashboard.gate import Gate
 from cubeopt.dashboard.headers import Headers
 from cubeopt.errors import CubeoptError, InputError, StorageError, UnknownNameError
 
@@ -24,6 +34,8 @@ logger = logging.getLogger(__name__)
 # Each page is a module with `routes()`: its HTML, and its data below /data or /events.
 PAGES: tuple[Callable[[], list[BaseRoute]], ...] = (
     assets.routes,
+    health.routes,
+    login.routes,
     overview.routes,
     training.routes,
     workers.routes,
@@ -40,6 +52,7 @@ def build(given: Context, storage: RDBStorage) -> Starlette:
         middleware=[
             Middleware(Headers),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6),
+            Middleware(Gate, door=given.door),
         ],
         exception_handlers={HTTPException: _refused, CubeoptError: _failed, Exception: _broken},
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jinja2
@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from cubeopt.dashboard import assets, headers, wording
+from cubeopt.dashboard.door import Door
 from cubeopt.db.engine import Engine
 from cubeopt.settings import Settings
 
@@ -20,7 +21,7 @@ class Context:
 
     engine: Engine
     settings: Settings
-    guarded: bool = False  # people log in, so they can log out
+    door: Door = field(default_factory=Door)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def page(
 
     One that draws in 3D *evals*: its scripts may compile others.
     """
-    values |= {"request": request, "guarded": of(request).guarded}
+    values |= {"request": request, "guarded": of(request).door.token is not None}
     policy = headers.POLICY_WITH_EVAL if evals else headers.POLICY
     return HTMLResponse(
         _TEMPLATES.get_template(template).render(values),

@@ -6,6 +6,7 @@ A study and its trials belong to the queue. What the dashboard could change in O
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -16,6 +17,8 @@ from optuna.storages import RDBStorage
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+_NOTE = re.compile(r"/api/studies/\d+(/\d+)?/note")
 
 
 def app(storage: RDBStorage) -> "WSGIApplication":
@@ -42,7 +45,7 @@ def _in_a_line(record: logging.LogRecord) -> bool:
 
 
 def _allowed(method: str, path: str) -> bool:
-    return method in ("GET", "HEAD") or (method == "PUT" and path.rstrip("/").endswith("/note"))
+    return method in ("GET", "HEAD") or (method == "PUT" and _NOTE.fullmatch(path) is not None)
 
 
 def _refusal(start_response: "StartResponse") -> Iterable[bytes]:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from cubeopt.dashboard import context, events
-from cubeopt.db import courses, records
+from cubeopt.db import records, trainings
 from cubeopt.db.engine import Engine
 from cubeopt.errors import ConfigError
 from cubeopt.report import multiples, training, training_figures
@@ -88,7 +88,7 @@ def _weighted(request: Request) -> bool:
 
 def _mark(engine: Engine, name: str, chosen: Sequence[Choice]) -> str:
     study = records.study(engine, name)
-    mark = courses.mark(engine, study.id, training.watched(chosen))
+    mark = trainings.mark(engine, study.id, training.watched(chosen))
     return events.digest(f"{study.state} {mark}")
 
 

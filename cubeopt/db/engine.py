@@ -124,6 +124,19 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
     return before, newest
 
 
+def check(engine: Engine) -> None:
+    """StorageError unless PostgreSQL answers and our tables are those of this version."""
+    newest, found = (
+        ScriptDirectory.from_config(_alembic_config()).get_current_head(),
+        revision(engine),
+    )
+    if found != newest:
+        raise SchemaError(
+            f"{described(engine)}: the tables are at revision {found!r}, this version of cubeopt "
+            f"needs {newest!r}; see 'cubeopt db migrate'"
+        )
+
+
 @contextmanager
 def alone(address: str) -> Iterator[None]:
     """While the block runs, no other process runs one over the same database: for making tables."""

@@ -1,5 +1,6 @@
 """Do short runs tell which full runs are good? Pruning and promotion rest on it."""
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,15 @@ from cubeopt.db.tables import RunKind, RunState
 
 FEWEST = 4  # pairs: of three, one in six orders agrees wholly by chance
 LOW = 0.5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A trial at the end of its short run, and of the full run that goes on from it."""
+
+    trial: int
+    short: float
+    full: float
 
 
 @dataclass(frozen=True)
@@ -26,12 +36,30 @@ def agreement(
 
     Of the first objective, or of *values* by run id.
     """
+    found = pairs(runs, values)
+    spearman = _spearman([each.short for each in found], [each.full for each in found])
+    return Agreement(len(found), spearman)
+
+
+def pairs(
+    runs: Sequence[RunRecord], values: Mapping[int, float | None] | None = None
+) -> list[Pair]:
+    """The trials of which both runs are complete, by number; *values* as `agreement` has them."""
     known = {run.id: run.value for run in runs} if values is None else values
     short, full = (_values(runs, known, kind) for kind in (RunKind.SHORT, RunKind.FULL))
-    both = sorted(set(short) & set(full))
-    return Agreement(
-        len(both), _spearman([short[each] for each in both], [full[each] for each in both])
-    )
+    return [Pair(each, short[each], full[each]) for each in sorted(set(short) & set(full))]
+
+
+def interval(found: Agreement) -> tuple[float, float] | None:
+    """The 95 % interval of the rank correlation; None where it cannot be told.
+
+    Fisher's z with the standard error of Bonett and Wright 2000 (doi 10.1007/BF02294183).
+    """
+    r = found.spearman
+    if r is None or abs(r) == 1.0 or found.pairs < FEWEST:
+        return None
+    reach = 1.96 * math.sqrt((1.0 + r * r / 2.0) / (found.pairs - 3))
+    return math.tanh(math.atanh(r) - reach), math.tanh(math.atanh(r) + reach)
 
 
 def _values(
@@ -59,7 +87,8 @@ def _spearman(some: Sequence[float], others: Sequence[float]) -> float | None:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
     return [
-        sum(other < value for other in values) + (sum(other == value for other in values) + 1) / 2.0
+        (bisect.bisect_left(ordered, value) + bisect.bisect_right(ordered, value) + 1) / 2.0
         for value in values
     ]

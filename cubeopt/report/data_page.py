@@ -6,54 +6,10 @@ It takes the rows of ``cubeopt data check --json`` and knows nothing of how they
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from cubeopt import atomic
-from cubeopt.report import data_figures
+from cubeopt.report import data_figures, shell
 from cubeopt.report.data_figures import Row
-
-_CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
-_STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1080px; padding: 24px 20px 64px; background: #fff; color: #222;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .2em; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.4em 0 .3em; padding-top: .9em; border-top: 1px solid #ddd; }
-h3 { font-size: 1rem; margin: 1.2em 0 .2em; }
-p { margin: .4em 0; max-width: 46em; }
-.quiet { color: #595959; font-size: .9rem; overflow-wrap: anywhere; }
-.verdict { border-left: 6px solid; padding: .7em 1em; margin: 1.2em 0; font-size: 1.1rem;
-  font-weight: 600; border-radius: 4px; max-width: none; }
-.good { border-color: #009E73; background: #e9f7f2; }
-.fair { border-color: #E69F00; background: #fff6e0; }
-.bad { border-color: #D55E00; background: #fdeee5; }
-ul.findings { list-style: none; padding: 0; margin: 1em 0; }
-ul.findings li { border: 1px solid #ddd; border-radius: 6px; padding: .7em 1em; margin: .6em 0; }
-.tag { display: inline-block; font-size: .78rem; font-weight: 700; padding: .05em .6em;
-  border-radius: 1em; margin-right: .5em; color: #fff; }
-.problem { background: #b84400; } .warning { background: #8a6100; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .6em;
-  margin: 1.2em 0; padding: 0; }
-.facts div { background: #f5f6f7; border-radius: 6px; padding: .6em .9em; }
-.facts dt { color: #595959; font-size: .85rem; } .facts dd { margin: 0; font-size: 1.3rem; }
-.facts small { font-size: .8rem; color: #595959; display: block; }
-.two { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr));
-  gap: 0 24px; }
-.two > * { min-width: 0; }
-.figure { width: 100%; min-width: 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; margin: .5em 0; }
-th, td { text-align: right; padding: .25em .8em .25em 0; border-bottom: 1px solid #eee;
-  font-variant-numeric: tabular-nums; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-summary { cursor: pointer; color: #005a8f; padding: .3em 0; }
-summary:focus-visible, .wide:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
-@media (max-width: 480px) { body { padding: 16px 12px 48px; } }
-"""
 
 
 def write(name: str, fit: Row, path: Path) -> None:
@@ -63,16 +19,9 @@ def write(name: str, fit: Row, path: Path) -> None:
 
 def page(name: str, fit: Row) -> str:
     """The page of the dataset *name*."""
-    title = html.escape(f"Dataset {name}: fit for the cube?")
     parts = [_head(name, fit), _findings(fit["findings"]), _facts(fit)]
     parts += [_variance(fit), _copies(fit), _pairs(fit), _labels(fit), _drift(fit), _limits(fit)]
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><style>{_STYLE}</style>'
-        f"<script>{get_plotlyjs()}</script></head>\n"
-        f"<body><main>\n{''.join(parts)}</main></body>\n</html>\n"
-    )
+    return shell.document(f"Dataset {name}: fit for the cube?", "".join(parts), plotly=True)
 
 
 def verdict(findings: Sequence[Row]) -> tuple[str, str]:
@@ -145,7 +94,7 @@ def _by_split(counts: Mapping[str, int]) -> str:
 
 def _variance(fit: Row) -> str:
     scores = [*fit["reconstruction"], *({"name": _network(n), **n} for n in fit["networks"])]
-    table = _table(
+    table = shell.table(
         ("predicted by", "numbers", "mse", "cosine", "fvu"),
         [[s["name"], s["width"], s["mse"], s["cosine"], s["fvu"]] for s in scores],
     )
@@ -155,10 +104,10 @@ def _variance(fit: Row) -> str:
         "the fraction of variance unexplained: 0 is perfect, 1 is no better than the mean.</p>"
         '<div class="two">'
         f"<div><h3>Variance held by the first directions</h3>"
-        f"{_figure(data_figures.explained(fit), 'variance explained by width')}</div>"
+        f"{shell.figure(data_figures.explained(fit), 'variance explained by width')}</div>"
         f"<div><h3>Unseen sentences, through fewer numbers and back</h3>"
-        f"{_figure(data_figures.reconstruction(fit), 'reconstruction by width')}</div></div>"
-        + _details(
+        f"{shell.figure(data_figures.reconstruction(fit), 'reconstruction by width')}</div></div>"
+        + _numbers(
             f"fitted on {fit['fitted_on']:,} training sentences, measured on "
             f"{fit['measured_on']:,} of validation",
             table,
@@ -184,12 +133,12 @@ def _copies(fit: Row) -> str:
     ]
     names = list(fit["neighbours"][0]["within"])
     columns = ["split", "looked at", "compared with", *(f"own ≥ {name}" for name in names)]
-    table = _table([*columns, *(f"other ≥ {name}" for name in names)], rows)
+    table = shell.table([*columns, *(f"other ≥ {name}" for name in names)], rows)
     return (
         "<h2>Near copies</h2><p>A sentence that stands in training and in validation is an answer "
         "known beforehand. From a cosine of 0.999 on two sentences are the same text.</p>"
-        f"{_figure(data_figures.copies(fit), 'near copies by split')}"
-        + _details("sentences counted", table)
+        f"{shell.figure(data_figures.copies(fit), 'near copies by split')}"
+        + _numbers("sentences counted", table)
     )
 
 
@@ -199,21 +148,22 @@ def _pairs(fit: Row) -> str:
         return ""
     text = (
         "<h2>Questions and answers</h2><p>Where the two histograms stand apart, a question says "
-        "something about its own answer.</p>" + _figure(alike, "cosines of question and answer")
+        "something about its own answer.</p>"
+        + shell.figure(alike, "cosines of question and answer")
     )
-    table = _table(
+    table = shell.table(
         ("pairs", "count", "true", "shuffled"),
         [[data_figures.title_of(r), r["pairs"], r["true"], r["shuffled"]] for r in fit["likeness"]],
     )
-    text += _details("mean cosines", table)
+    text += _numbers("mean cosines", table)
     found = data_figures.retrieval(fit)
     if hard is None or found is None:
         return text
     return (
         f'{text}<div class="two"><div><h3>How hard each task is</h3>'
-        f"{_figure(hard, 'difficulty of each task')}</div>"
-        f"<div><h3>The right answer found</h3>{_figure(found, 'retrieval')}</div></div>"
-        + _details("yardsticks and retrieval", _difficulty(fit))
+        f"{shell.figure(hard, 'difficulty of each task')}</div>"
+        f"<div><h3>The right answer found</h3>{shell.figure(found, 'retrieval')}</div></div>"
+        + _numbers("yardsticks and retrieval", _difficulty(fit))
     )
 
 
@@ -242,8 +192,8 @@ def _difficulty(fit: Row) -> str:
         f"the answers: {task['length']:.2f}</p>"
         for task in fit["difficulty"]
     ) + (
-        _table(("task", "predicted by", "mse", "cosine", "fvu"), rows)
-        + _table(("task", "guess", "candidates", "questions", "first", "mean 1/rank"), found)
+        shell.table(("task", "predicted by", "mse", "cosine", "fvu"), rows)
+        + shell.table(("task", "guess", "candidates", "questions", "first", "mean 1/rank"), found)
     )
 
 
@@ -251,7 +201,7 @@ def _labels(fit: Row) -> str:
     figure = data_figures.labels(fit)
     if figure is None:
         return ""
-    table = _table(
+    table = shell.table(
         ("task", "seen", "numbers", "train", "validation", "accuracy", "± error", "commonest"),
         [
             [r[key] for key in ("task", "name", "width", "train", "validation")]
@@ -262,7 +212,7 @@ def _labels(fit: Row) -> str:
     return (
         "<h2>Labels</h2><p>What a linear probe reads from whole embeddings and from as many "
         "numbers as the face has: the meaning that survives compression.</p>"
-        f"{_figure(figure, 'accuracy of linear probes')}" + _details("accuracies", table)
+        f"{shell.figure(figure, 'accuracy of linear probes')}" + _numbers("accuracies", table)
     )
 
 
@@ -281,15 +231,17 @@ def _drift(fit: Row) -> str:
     for what in ("task", "corpus", "label"):
         shares = data_figures.shares(fit, what)
         figures += [(shares, f"rows by {what} and split")] if shares is not None else []
-    blocks = [f"<div><h3>{name.capitalize()}</h3>{_figure(f, name)}</div>" for f, name in figures]
-    table = _table(
+    blocks = [
+        f"<div><h3>{name.capitalize()}</h3>{shell.figure(f, name)}</div>" for f, name in figures
+    ]
+    table = shell.table(
         ("split", "sentences", "groups", "shift of the mean, standard errors", "fvu"),
         [
             [p["split"], p["sentences"], p["groups"], p["shift"], p["unexplained"]]
             for p in drift["parts"]
         ],
     )
-    return f'{text}<div class="two">{"".join(blocks)}</div>' + _details(
+    return f'{text}<div class="two">{"".join(blocks)}</div>' + _numbers(
         "each split against training", table
     )
 
@@ -298,36 +250,9 @@ def _limits(fit: Row) -> str:
     rows = [[name, limit] for name, limit in fit["limits"].items()]
     return (
         "<h2>What was left to chance</h2><p>Above these numbers rows are drawn, always the same "
-        "ones for the same dataset.</p>" + _details("limits", _table(("of", "at most"), rows))
+        "ones for the same dataset.</p>" + _numbers("limits", shell.table(("of", "at most"), rows))
     )
 
 
-def _figure(figure: go.Figure, label: str) -> str:
-    drawn = figure.to_html(
-        full_html=False, include_plotlyjs=False, default_width="100%", config=_CONFIG
-    )
-    return f'<div class="figure" role="img" aria-label="{html.escape(label)}">{drawn}</div>'
-
-
-def _details(summary: str, body: str) -> str:
-    return f"<details><summary>Numbers: {html.escape(summary)}</summary>{body}</details>"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(_cell(value))}</td>' for value in row)}</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.6f}" if abs(value) < 0.01 else f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _numbers(summary: str, body: str) -> str:
+    return shell.details(f"Numbers: {summary}", body)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from cubeopt.db.tables import StudyState
-from cubeopt.report import pareto
+from cubeopt.report import baselines, pareto
 from cubeopt.report.labels import Star, apart
 from cubeopt.report.pareto import Across
 from cubeopt.report.replicates import Replicates
-from cubeopt.report.stroke import AXES, STYLES, Stroke, Style, within
+from cubeopt.report.stroke import AXES, STYLES, Stroke, Style, limits_of, within
 from cubeopt.report.summary import Row, Summary
 
 _OF_A_ROW = frozenset(
@@ -88,8 +88,8 @@ class Picture:
 def picture(summary: Summary, rows: Sequence[Row], curves: Sequence[Row]) -> Picture:
     """What is shown of a study: *rows* of `trial_rows`, *curves* of `curves`."""
     values = [row["value"] for row in curves]
-    levels = _baselines(summary)
-    low, high = _limits(values, [value for _, value in levels])
+    levels = baselines.levels(summary)
+    low, high = limits_of(values, [value for _, value in levels])
     outside = sum(not low <= value <= high for value in values)
     results = _result_strokes(summary, rows, (low, high))
     last_trial = max([row["number"] for row in rows], default=0)
@@ -158,33 +158,6 @@ def _nothing_yet(summary: Summary) -> str:
         "No trial has finished an epoch yet. If none is running, start a worker: "
         f"cubeopt worker --study {summary.name}"
     )
-
-
-def _baselines(summary: Summary) -> list[tuple[str, float]]:
-    names = {
-        "mean": "predicting the mean",
-        "identity": "copying the input",
-        "pca": f"PCA to {summary.baselines.get('pca_width')} numbers",
-    }
-    levels = [(label, summary.baselines.get(key)) for key, label in names.items()]
-    return [
-        (f"{label}: {value:.3g}", float(value))
-        for label, value in levels
-        if value is not None and math.isfinite(value)
-    ]
-
-
-def _limits(values: Sequence[float], levels: Sequence[float]) -> tuple[float, float]:
-    """The ends of the value axis: all but far outliers, and every baseline."""
-    inner = list(values)
-    if len(values) >= 4:
-        first, _, third = statistics.quantiles(values, n=4)
-        reach = 3 * max(third - first, 1e-3 * abs(third))
-        inner = [value for value in values if first - reach <= value <= third + reach]
-    everything = [*inner, *levels] or [0.0, 1.0]
-    low, high = min(everything), max(everything)
-    margin = 0.06 * (high - low) or 0.5
-    return low - margin, high + margin
 
 
 def _right_end(curves: Sequence[Row], last_epoch: int) -> list[float]:

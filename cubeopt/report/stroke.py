@@ -4,6 +4,8 @@ Colours are those of Okabe and Ito, which colour-blind people can tell apart; st
 width, dash and marker as well.
 """
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 AXES = {
@@ -56,3 +58,25 @@ def within(value: float, limits: tuple[float, float]) -> float:
     """*value*, or where it lies outside a place at the edge."""
     margin = 0.02 * (limits[1] - limits[0])
     return min(max(value, limits[0] + margin), limits[1] - margin)
+
+
+def limits_of(values: Sequence[float], levels: Sequence[float]) -> tuple[float, float]:
+    """The ends of the value axis: all but far outliers, and every baseline."""
+    return around([*inner(values), *levels])
+
+
+def inner(values: Sequence[float]) -> tuple[float, ...]:
+    """The least and the greatest of *values* that is no far outlier; nothing of nothing."""
+    kept = list(values)
+    if len(values) >= 4:
+        first, _, third = statistics.quantiles(values, n=4)
+        reach = 3 * max(third - first, 1e-3 * abs(third))
+        kept = [value for value in values if first - reach <= value <= third + reach]
+    return (min(kept), max(kept)) if kept else ()
+
+
+def around(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis that has room for all *values*."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin

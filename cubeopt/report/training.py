@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cubeopt.db import courses, measures, records
-from cubeopt.db.courses import Course, Epoch
+from cubeopt.db import measures, records, trainings
 from cubeopt.db.engine import Engine
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind
+from cubeopt.db.trainings import Epoch, Run
 from cubeopt.errors import ConfigError
 from cubeopt.report import ranking
 from cubeopt.search import objective
@@ -46,10 +46,10 @@ class Choice:
     def _nth(self) -> str:
         return str(self.replicate) if self.replicate else ""
 
-    def takes(self, course: Course) -> bool:
-        """Whether *course* belongs to it."""
-        same = (course.trial, course.replicate) == (self.trial, self.replicate)
-        return same and self.kind in (None, course.kind)
+    def takes(self, run: Run) -> bool:
+        """Whether *run* belongs to it."""
+        same = (run.trial, run.replicate) == (self.trial, self.replicate)
+        return same and self.kind in (None, run.kind)
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,11 @@ def load(engine: Engine, name: str, chosen: Sequence[Choice] = ()) -> Trainings:
     by = "you"
     if not chosen:
         chosen, by = _default(engine, study)
-    runs = courses.of_trials(engine, study.id, sorted({each.trial for each in chosen}))
+    runs = trainings.of_trials(engine, study.id, sorted({each.trial for each in chosen}))
     taken = {each: [run for run in runs if each.takes(run)] for each in chosen}
     held = [run.run_id for each in taken.values() for run in each]
     recorded: dict[int, list[Epoch]] = defaultdict(list)
-    for epoch in courses.epochs(engine, sorted(set(held))):
+    for epoch in trainings.epochs(engine, sorted(set(held))):
         recorded[epoch.run_id].append(epoch)
     tracks = [_track(study, each, its, recorded) for each, its in taken.items() if its]
     return Trainings(
@@ -170,7 +170,7 @@ def load(engine: Engine, name: str, chosen: Sequence[Choice] = ()) -> Trainings:
 
 
 def watched(chosen: Sequence[Choice]) -> list[int] | None:
-    """The trials by which `courses.mark` knows that *chosen* has something new."""
+    """The trials by which `trainings.mark` knows that *chosen* has something new."""
     return sorted({each.trial for each in chosen}) or None
 
 
@@ -184,11 +184,11 @@ def numbered(tracks: Iterable[Track]) -> list[Track]:
     return found
 
 
-def choice_of(course: Course) -> Choice:
-    """The whole training that *course* is, or is a part of."""
-    if course.replicate:
-        return Choice(course.trial, course.kind, course.replicate)
-    return Choice(course.trial)
+def choice_of(run: Run) -> Choice:
+    """The whole training that *run* is, or is a part of."""
+    if run.replicate:
+        return Choice(run.trial, run.kind, run.replicate)
+    return Choice(run.trial)
 
 
 def label(choice: Choice, seed: int | None = None) -> str:
@@ -208,7 +208,7 @@ def options(engine: Engine, name: str, beginning: str, limit: int) -> dict[str, 
         raise ConfigError(f"find is {beginning!r}; it takes the beginning of a trial's number")
     study = records.study(engine, name)
     maximize = study.direction == "maximize"
-    found = courses.search(engine, study.id, beginning, limit, maximize)
+    found = trainings.search(engine, study.id, beginning, limit, maximize)
     return {
         "metric": study.metric,
         "count": found.count,
@@ -222,14 +222,14 @@ def options(engine: Engine, name: str, beginning: str, limit: int) -> dict[str, 
                 "target_epochs": each.target_epochs,
                 "value": finite(each.value),
             }
-            for each in found.courses
+            for each in found.runs
         ],
     }
 
 
 def _default(engine: Engine, study: StudyRecord) -> tuple[list[Choice], str]:
     """What to look at when nobody has said, and why."""
-    running = courses.running(engine, study.id, _FOLLOWED)
+    running = trainings.running(engine, study.id, _FOLLOWED)
     if running:
         return list(dict.fromkeys(map(choice_of, running))), "training now"
     goal = objective.goal_of(study.spec)
@@ -241,7 +241,7 @@ def _default(engine: Engine, study: StudyRecord) -> tuple[list[Choice], str]:
     best = ranking.best(goal, trials, runs, measured)
     if best is not None:
         return [Choice(best.trial)], "the best so far"
-    found = courses.search(engine, study.id, "", 1, study.direction == "maximize").courses
+    found = trainings.search(engine, study.id, "", 1, study.direction == "maximize").runs
     begun = [choice_of(each) for each in found if each.epoch]
     return begun, "no trial has a result yet" if begun else "nothing has been trained yet"
 
@@ -249,7 +249,7 @@ def _default(engine: Engine, study: StudyRecord) -> tuple[list[Choice], str]:
 def _track(
     study: StudyRecord,
     choice: Choice,
-    runs: Sequence[Course],
+    runs: Sequence[Run],
     recorded: Mapping[int, Sequence[Epoch]],
 ) -> Track:
     newest = runs[-1]
@@ -303,7 +303,7 @@ def _baselines(found: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _missing(choice: Choice, runs: Sequence[Course]) -> str:
+def _missing(choice: Choice, runs: Sequence[Run]) -> str:
     if any(run.trial == choice.trial for run in runs):
         return f"{label(choice)}: there is no such run; the trial was not promoted to it"
     return f"there is no trial {choice.trial} in this study"

@@ -8,15 +8,17 @@ from cubeopt.db.records import RunRecord
 from cubeopt.db.tables import RunKind
 from cubeopt.errors import StudyError, UnknownNameError
 from cubeopt.report import ranking, replicates, summary
+from cubeopt.report.material import Material
 from cubeopt.report.ranking import Best
 from cubeopt.report.summary import Records, Summary
 from cubeopt.search import export
 from cubeopt.search.objective import finite, key
 
+Found = Records | Material
 _SHOWN = 10  # candidates in an error
 
 
-def exported(found: Records, number: int | None = None) -> dict[str, Any]:
+def exported(found: Found, number: int | None = None) -> dict[str, Any]:
     """The content of the file that trains a run again: of trial *number*, or else the best.
 
     StudyError when there is no such run yet, or when several are the best.
@@ -51,7 +53,7 @@ def exported(found: Records, number: int | None = None) -> dict[str, Any]:
     return export.best_config(trial.from_flat(run.spec), provenance)
 
 
-def _chosen(found: Records) -> Best:
+def _chosen(found: Found) -> Best:
     """The one best run."""
     short = summary.summarize(found.study, found.trials, found.runs, found.measured)
     where = f"study {found.study.name}"
@@ -83,7 +85,7 @@ def _listed(short: Summary) -> str:
     return ", ".join(shown)
 
 
-def _of(found: Records, number: int) -> Best:
+def _of(found: Found, number: int) -> Best:
     """What trial *number* counts by, whatever it is worth."""
     numbers = [trial.number for trial in found.trials]
     if number not in numbers:
@@ -98,7 +100,7 @@ def _of(found: Records, number: int) -> Best:
     return best
 
 
-def _run(found: Records, best: Best) -> RunRecord:
+def _run(found: Found, best: Best) -> RunRecord:
     """The run that is trained again: over several seeds the first with a result."""
     if best.kind == RunKind.FULL:
         return replicates.complete(found.runs, best.trial)[0]
@@ -109,7 +111,7 @@ def _run(found: Records, best: Best) -> RunRecord:
     )
 
 
-def _others(found: Records, run_id: int) -> dict[str, Any]:
+def _others(found: Found, run_id: int) -> dict[str, Any]:
     """What it was judged by beside the metric: the second objective, the constraints."""
     goal, metrics = found.goal, found.measured.get(run_id, {})
     names = dict.fromkeys([*goal.objective.names[1:], *(each.name for each in goal.constraints)])
@@ -118,7 +120,7 @@ def _others(found: Records, run_id: int) -> dict[str, Any]:
     return {"judged_by": {name: finite(metrics.get(key(name))) for name in names}}
 
 
-def _over_seeds(found: Records, best: Best) -> dict[str, Any] | None:
+def _over_seeds(found: Found, best: Best) -> dict[str, Any] | None:
     """What made the trial the best, if that was more than one full run."""
     its = [each for each in replicates.replicates(found.runs) if each.trial == best.trial]
     if not its or its[0].seeds == 1:

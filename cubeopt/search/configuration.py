@@ -78,12 +78,16 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def write(content: Mapping[str, Any], path: Path, header: str = "") -> None:
     """Write *content* as YAML to *path*, whole or not at all; *header* becomes comment lines."""
-    comment = "".join(f"# {line}\n" for line in header.splitlines())
-    text = comment + yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     try:
-        atomic.write(text.encode(), path)
+        atomic.write(text(content, header).encode(), path)
     except InputError as error:
         raise ConfigError(str(error)) from error
+
+
+def text(content: Mapping[str, Any], header: str = "") -> str:
+    """*content* as YAML; *header* becomes comment lines."""
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    return comment + yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_training(path: Path) -> tuple[TrialSpec, dict[str, Any] | None]:

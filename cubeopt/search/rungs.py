@@ -144,6 +144,22 @@ def _fails(rungs: Rungs, value: float, others: Sequence[float], direction: str) 
     return bool(sum(map(beats, others, itertools.repeat(value))) >= _kept(rungs, results))
 
 
+def bar(rungs: Rungs, epoch: int, values: Sequence[float], direction: str) -> float | None:
+    """What the next to arrive at *epoch* must at least equal there, after *values*; patience apart.
+
+    None where the rung cuts nobody: the last, one by the rule 'none', or with too few results.
+    """
+    if epoch not in rungs.epochs[:-1] or rungs.rule == "none":
+        return None
+    if not values or len(values) + 1 < rungs.min_trials:
+        return None
+    if rungs.rule == "median":
+        return _median(values, direction)
+    kept = _kept(rungs, len(values) + 1)
+    ranked = sorted((v for v in values if not math.isnan(v)), reverse=direction == "maximize")
+    return ranked[kept - 1] if kept <= len(ranked) else None
+
+
 def prune_between(
     rungs: Rungs,
     epoch: int,

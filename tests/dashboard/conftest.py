@@ -16,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 from sqlalchemy import Engine
 
-from cubeopt.dashboard import app, server
+from cubeopt.dashboard import app, door, server
 from cubeopt.dashboard.context import Context
 from cubeopt.db import engine as db_engine
 from cubeopt.search import mirror
@@ -86,9 +86,9 @@ def _read(answer: Any) -> Answer:
 
 
 @contextmanager
-def serving(engine: Engine, folder: Path) -> Iterator[Served]:
+def serving(engine: Engine, folder: Path, token: str | None = None) -> Iterator[Served]:
     """The dashboard over *engine* while the block runs."""
-    context = Context(engine, Settings(folder, None, "WARNING"))
+    context = Context(engine, Settings(folder, None, "WARNING"), door.at("127.0.0.1", token))
     storage = mirror.open_storage(db_engine.optuna_url(engine))
     running = uvicorn.Server(server.configured(app.build(context, storage)))
     opened = server.listening("127.0.0.1", 0)

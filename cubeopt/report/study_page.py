@@ -1,0 +1,206 @@
+"""The report of a study as one page that can be mailed: it needs no network and no database."""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from cubeopt import atomic
+from cubeopt.report import (
+    chart_image,
+    chart_page,
+    compared,
+    course_charts,
+    headlines,
+    measure,
+    progress,
+    protocol,
+    shell,
+    study_charts,
+)
+from cubeopt.report.chart import Chart
+from cubeopt.report.compared import Compared
+from cubeopt.report.material import Material
+from cubeopt.report.protocol import Protocol
+from cubeopt.report.study_charts import Findings
+
+_STYLE = """
+.chart { margin: 1.4em 0 2em; }
+.ongoing { background: #e8f2fa; border-radius: 4px; padding: .6em 1em; max-width: none; }
+dl.pairs { display: grid; grid-template-columns: minmax(8em, max-content) 1fr; gap: .25em 1.2em;
+  margin: .8em 0; }
+dl.pairs dt { color: #595959; } dl.pairs dd { margin: 0; overflow-wrap: anywhere; }
+pre { background: #f5f6f7; border-radius: 6px; padding: .8em 1em; overflow-x: auto;
+  font-size: .85rem; line-height: 1.45; }
+pre:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
+@media (max-width: 480px) { dl.pairs { grid-template-columns: 1fr; }
+  dl.pairs dt { margin-top: .4em; } }
+"""
+NO_CUBE = "The cube of the winner is not in this report."
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a page of a study shows."""
+
+    protocol: Protocol
+    findings: Findings
+    charts: Mapping[str, Chart]
+    compared: Compared | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Every number of the page, and more: the rows of all trials."""
+        return {
+            **self.protocol.as_json(),
+            "rows": self.findings.as_json(),
+            "compared": None if self.compared is None else self.compared.as_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Cube:
+    """The winner's cube as HTML of its own, or why it is not there."""
+
+    drawn: str | None = None
+    reason: str = NO_CUBE
+
+
+def report(found: Material, against: Compared | None = None) -> Report:
+    """All of a study; *against* is a comparison that belongs to it."""
+    short, rows = found.summary(), study_charts.findings(found)
+    charts = study_charts.drawn(rows, short)
+    told = protocol.protocol(found, short, rows.timeline)
+    if told.winners:
+        charts["winner"] = _winner(found, told.winners[0].trial)
+    if against is not None:
+        charts |= compared.charts(against)
+    return Report(told, rows, charts, against)
+
+
+def _winner(found: Material, trial: int) -> Chart:
+    """The learning curves of the winner, all its seeds."""
+    runs = [run for run in found.runs if run.trial_number == trial]
+    own = replace(found, runs=runs)
+    rows = progress.curves(own, len(runs))
+    judged = measure.of(found.summary())
+    drawn = course_charts.curves(rows, len(rows), found.rungs.epochs, judged)
+    return replace(drawn, title=f"Learning curves of trial {trial}")
+
+
+def write(whole: Report, path: Path, cube: Cube | None = None) -> None:
+    """Write the page, whole or not at all."""
+    atomic.write(page(whole, cube or Cube()).encode(), path)
+
+
+def write_images(whole: Report, folder: Path) -> list[Path]:
+    """Write every chart as a PNG below *folder*, each whole or not at all."""
+    paths = [folder / f"{name}.png" for name in whole.charts]
+    for chart, path in zip(whole.charts.values(), paths, strict=True):
+        chart_image.write(chart, path)
+    return paths
+
+
+def page(whole: Report, cube: Cube) -> str:
+    """The page; all that came from people is text in it."""
+    told = whole.protocol
+    mood, verdict = headlines.verdict(whole.protocol)
+    body = _TEMPLATES.get_template("study.html").render(
+        p=told,
+        charts=whole.charts,
+        figures={
+            name: Markup(shell.figure(chart_page.figure(chart), chart.title))
+            for name, chart in whole.charts.items()
+        },
+        mood=mood,
+        verdict=verdict,
+        tiles=headlines.tiles(whole.protocol, whole.findings.short_and_full),
+        scores=_scores(told),
+        front=[
+            (w.trial, w.value, w.second_value, w.test_value, w.epochs, w.seeds)
+            for w in told.winners
+        ],
+        space=[(each.name, each.values, each.scale, each.when) for each in told.space],
+        data=_data(told),
+        tried=_tried(told),
+        origins=_origins(told),
+        compared=whole.compared,
+        cube=Markup(cube.drawn) if cube.drawn else None,
+        no_cube=cube.reason,
+    )
+    return shell.document(f"Study {told.name}", body, plotly=True, style=_STYLE)
+
+
+def _scores(told: Protocol) -> list[tuple[str, Any, Any]]:
+    """The winner between the baselines."""
+    if len(told.winners) != 1:
+        return []
+    best = told.winners[0]
+    rows: list[tuple[str, Any, Any]] = [(f"trial {best.trial}, validation", best.value, None)]
+    if best.spread is not None:
+        rows.append(("its standard deviation over the seeds", best.spread, None))
+    if best.test_value is not None:
+        rows.append((f"trial {best.trial}, test", best.test_value, None))
+    return [*rows, *((each.label, each.value, each.difference) for each in told.baselines)]
+
+
+def _data(told: Protocol) -> list[tuple[str, str]]:
+    data = told.data
+    rows = ", ".join(
+        f"{split} {data[f'{split}_rows']:,}"
+        for split in ("train", "validation", "test")
+        if data.get(f"{split}_rows") is not None
+    )
+    levels = ", ".join(f"{each.label} {each.value:.4g}" for each in told.baselines)
+    return [
+        ("dataset", str(data["name"])),
+        ("fingerprint", str(data["fingerprint"])),
+        ("rows", rows),
+        ("baselines", levels or "none is known"),
+    ]
+
+
+def _tried(told: Protocol) -> list[tuple[str, str]]:
+    tried = told.tried
+    ends = ", ".join(
+        f"{count:,} {course_charts.ENDS.get(end, end)}" for end, count in tried.ends.items()
+    )
+    return [
+        ("attempts", f"{tried.attempts:,}" + (f": {ends}" if ends else "")),
+        *(("budget", line) for line in told.budgets),
+        *(("before", line) for line in told.past),
+        ("devices", ", ".join(tried.devices) or "none yet"),
+        ("code", ", ".join(tried.codes) or "none yet"),
+        ("torch", ", ".join(tried.torches) or "none yet"),
+    ]
+
+
+def _origins(told: Protocol) -> list[tuple[str, list[tuple[str, int]]]]:
+    tried = told.tried
+    return [
+        ("kinds of device", list(tried.devices.items())),
+        ("versions of the code", list(tried.codes.items())),
+        ("versions of torch", list(tried.torches.items())),
+    ]
+
+
+def _pre(text: str) -> Markup:
+    return Markup(f'<pre tabindex="0">{html.escape(text)}</pre>')
+
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("cubeopt.report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.globals |= {
+    "moment": headlines.moment,
+    "details": lambda summary, body: Markup(shell.details(summary, body)),
+    "table": lambda columns, rows: Markup(shell.table(columns, rows)),
+    "pre": _pre,
+}
