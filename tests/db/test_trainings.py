@@ -7,7 +7,7 @@ from cubeopt.db import queue, trainings
 from cubeopt.db.tables import RunKind, RunState
 
 
-def test_courses_are_those_of_the_trials_that_were_asked_for(hands: Any) -> None:
+def test_runs_are_those_of_the_trials_that_were_asked_for(hands: Any) -> None:
     study, other = hands.study("one"), hands.study("two")
     hands.enqueue(study, range(3))
     hands.enqueue(other, range(3))
