@@ -9,6 +9,7 @@ export function follow(address, seen, say) {
   const open = () => {
     if (source || document.hidden) return;
     source = new EventSource(address);
+    source.addEventListener("open", () => say("live"));
     source.addEventListener("changed", (event) => {
       say("live");
       seen(event.data);
