@@ -87,9 +87,7 @@ def _weighted(request: Request) -> bool:
 
 
 def _mark(engine: Engine, name: str, chosen: Sequence[Choice]) -> str:
-    study = records.study(engine, name)
-    mark = trainings.mark(engine, study.id, training.watched(chosen))
-    return events.digest(f"{study.state} {mark}")
+    return events.digest(trainings.mark(engine, name, training.watched(chosen)))
 
 
 def _drawn(request: Request, shown: Trainings, weighted: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, RowMapping, text
 
+from cubeopt.db import records
 from cubeopt.db.engine import transaction
 from cubeopt.db.tables import RunKind, RunState
 
@@ -92,16 +93,18 @@ def epochs(engine: Engine, run_ids: Sequence[int]) -> list[Epoch]:
         return [Epoch(*row) for row in rows]
 
 
-def mark(engine: Engine, study_id: int, numbers: Sequence[int] | None) -> str:
-    """A word that changes whenever the runs of the trials *numbers* have anything new to show.
+def mark(engine: Engine, name: str, numbers: Sequence[int] | None) -> str:
+    """A text that changes whenever the study called *name*, or any run of its trials *numbers*, has
+    something new to show.
 
     Of None: whenever those that are trained now have, or are others. It costs one look at the rows
-    of these runs, by their keys.
+    of these runs, by their keys. UnknownNameError without the study.
     """
-    given = {"study_id": study_id, "numbers": None if numbers is None else list(numbers)}
+    given = {"name": name, "numbers": None if numbers is None else list(numbers)}
     statement = _MARK_OF_RUNNING if numbers is None else _MARK_OF_TRIALS
     with transaction(engine) as connection:
-        return str(connection.execute(statement, given).scalar_one())
+        found = connection.execute(statement, given).scalar()
+    return records.study(engine, name).state if found is None else str(found)
 
 
 def _run(row: RowMapping) -> Run:
@@ -162,13 +165,17 @@ _EPOCHS = text("""
     WHERE run_id = ANY(:run_ids) ORDER BY run_id, epoch
 """)
 
-_STANDS = "concat_ws('.', run.id, run.epoch, run.state, run.token)"
+_STANDS = "string_agg(concat_ws('.', run.id, run.epoch, run.state, run.token), ' ' ORDER BY run.id)"
 _MARK_OF_TRIALS = text(f"""
-    SELECT coalesce(string_agg({_STANDS}, ' ' ORDER BY run.id), '')
-    FROM cubeopt.trials trial JOIN cubeopt.runs run ON run.trial_id = trial.id
-    WHERE trial.study_id = :study_id AND trial.number = ANY(:numbers)
+    SELECT concat_ws(' ', study.state, (
+        SELECT {_STANDS}
+        FROM cubeopt.trials trial JOIN cubeopt.runs run ON run.trial_id = trial.id
+        WHERE trial.study_id = study.id AND trial.number = ANY(:numbers)
+    )) FROM cubeopt.studies study WHERE study.name = :name
 """)
 _MARK_OF_RUNNING = text(f"""
-    SELECT coalesce(string_agg({_STANDS}, ' ' ORDER BY run.id), '')
-    FROM cubeopt.runs run WHERE run.state = 'running' AND run.study_id = :study_id
+    SELECT concat_ws(' ', study.state, (
+        SELECT {_STANDS} FROM cubeopt.runs run
+        WHERE run.state = 'running' AND run.study_id = study.id
+    )) FROM cubeopt.studies study WHERE study.name = :name
 """)

@@ -214,7 +214,7 @@ def _draw_promotions(figure: dict[str, Any], tracks: Iterable[Track], named: boo
         line = {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": pen}
         figure["layout"]["shapes"].append(line | {"layer": "below"})
         if named:
-            note = {"x": x, "yref": "paper", "y": 0, "yanchor": "bottom", "xanchor": "left"}
+            note = {"x": x, "yref": "paper", "y": 1, "yanchor": "top", "xanchor": "left"}
             note |= {"text": "promoted", "name": "promotion", "showarrow": False, "xshift": 3}
             figure["layout"]["annotations"].append(note | {"font": {"size": 11}})
 

@@ -3,8 +3,12 @@
 import math
 from typing import Any
 
-from cubeopt.db import queue, trainings
+import pytest
+
+from cubeopt.db import orders, queue, trainings
+from cubeopt.db.orders import Order
 from cubeopt.db.tables import RunKind, RunState
+from cubeopt.errors import UnknownNameError
 
 
 def test_runs_are_those_of_the_trials_that_were_asked_for(hands: Any) -> None:
@@ -73,7 +77,7 @@ def test_the_mark_moves_when_there_is_something_new_and_not_else(hands: Any) -> 
     (claim,) = hands.claim(1)
 
     def marks() -> list[str]:
-        return [trainings.mark(hands.engine, study.id, each) for each in ([0], [1, 2], None)]
+        return [trainings.mark(hands.engine, study.name, each) for each in ([0], [1, 2], None)]
 
     before = marks()
     assert marks() == before
@@ -85,7 +89,12 @@ def test_the_mark_moves_when_there_is_something_new_and_not_else(hands: Any) -> 
     assert [one != two for one, two in zip(after, third, strict=True)] == [False, True, True]
     hands.complete(claim)
     queue.promote(hands.engine, study.id, [0], 50)
-    assert marks()[0] != third[0]
+    fourth = marks()
+    assert fourth[0] != third[0]
+    orders.steer(hands.engine, study.name, Order.PAUSE)
+    assert all(one != two for one, two in zip(fourth, marks(), strict=True))
+    with pytest.raises(UnknownNameError, match="no study named 'studdy'"):
+        trainings.mark(hands.engine, "studdy", None)
 
 
 def _search(hands: Any, study: Any, beginning: str, limit: int = 100, maximize: bool = False):
