@@ -104,7 +104,7 @@ class Recorded:
     At most *most* are kept, those of the runs that were asked for last. Thread-safe.
     """
 
-    def __init__(self, engine: Engine, most: int = 20_000) -> None:
+    def __init__(self, engine: Engine, most: int = 5_000) -> None:
         self._engine, self._most = engine, most
         self._kept: OrderedDict[int, list[Epoch]] = OrderedDict()
         self._lock = Lock()
