@@ -23,6 +23,8 @@ from cubeopt.dashboard import (
     metrics,
     optuna_pages,
     overview,
+    training,
+    workers,
 )
 from cubeopt.dashboard.context import Context
 from cubeopt.dashboard.gate import Gate
@@ -39,6 +41,8 @@ PAGES: tuple[Callable[[], list[BaseRoute]], ...] = (
     overview.routes,
     cube.routes,
     metrics.routes,
+    training.routes,
+    workers.routes,
 )
 
 
