@@ -4,11 +4,11 @@ Made of our rows when somebody looks, kept until the study changes, written nowh
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 from threading import Lock
+from time import monotonic
 from typing import Any, BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -116,7 +116,7 @@ class Gallery:
         with self._lock:
             lock = self._locks.setdefault(name, Lock())
         with lock:  # two who look at once wait for one picture
-            kept, began = self._kept.get(name), time.monotonic()
+            kept, began = self._kept.get(name), monotonic()
             if kept is not None and began < kept.rests_until:
                 return kept
             stamp = stamps.stamp(self._engine, name)
@@ -125,8 +125,8 @@ class Gallery:
                 return None
             if kept is None or kept.stamp != stamp:
                 made = _made(material.load(self._engine, name), stamp)
-                rest = _RESTS * (time.monotonic() - began)
-                kept = self._kept[name] = replace(made, rests_until=time.monotonic() + rest)
+                rest = _RESTS * (monotonic() - began)
+                kept = self._kept[name] = replace(made, rests_until=monotonic() + rest)
             return kept
 
 

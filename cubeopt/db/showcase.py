@@ -106,6 +106,15 @@ class Shown:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
+def ids(engine: Engine) -> dict[str, int]:
+    """Optuna's id of each study in its tables, by name."""
+    with transaction(engine) as connection:
+        return {name: study_id for name, study_id in connection.execute(_IDS)}
+
+
+_IDS = text("SELECT study_name, study_id FROM public.studies")
+
+
 def read(engine: Engine, study_id: int, after: int, opened: Collection[int]) -> list[Shown]:
     """The trials of Optuna's study *study_id* with ids above *after* or among *opened*, by id."""
     given = {"study_id": study_id, "after": after, "opened": list(opened)}
