@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cubeopt.db.budgets import Account
 from cubeopt.errors import StudyError
 from cubeopt.report import baselines, origins, timeline, winner
 from cubeopt.report.material import Material
@@ -90,7 +91,7 @@ class Protocol:
     data: dict[str, Any]
     baselines: list[Baseline]
     tried: Tried
-    budgets: list[str]
+    budgets: list[Account]
     past: list[str]
     winners: list[Winner]  # one, or those of a front, or none
     no_winner: str | None  # why there is none
@@ -126,7 +127,7 @@ def protocol(found: Material, short: Summary, times: Timeline) -> Protocol:
         data=short.dataset,
         baselines=_baselines(short, winners),
         tried=_tried(found, short, times),
-        budgets=[str(each) for each in found.budgets],
+        budgets=found.budgets,
         past=found.past.lines(),
         winners=winners,
         no_winner=reason,

@@ -170,7 +170,7 @@ def _tried(told: Protocol) -> list[tuple[str, str]]:
     )
     return [
         ("attempts", f"{tried.attempts:,}" + (f": {ends}" if ends else "")),
-        *(("budget", line) for line in told.budgets),
+        *(("budget", str(each)) for each in told.budgets),
         *(("before", line) for line in told.past),
         ("devices", ", ".join(tried.devices) or "none yet"),
         ("code", ", ".join(tried.codes) or "none yet"),
