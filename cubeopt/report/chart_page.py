@@ -175,6 +175,8 @@ def _axis(axis: Axis) -> dict[str, Any]:
         said["rangemode"] = "tozero"
     if axis.ticks is not None:
         said["tickvals"] = list(axis.ticks)
+        if any("\n" in name for name in axis.ticks.values()):
+            said["tickangle"] = 0
         names = (html.escape(name) for name in axis.ticks.values())
         said["ticktext"] = [name.replace("\n", "<br>") for name in names]
     elif axis.whole:

@@ -228,9 +228,8 @@ def timeline(found: Timeline, measure: Measure) -> Chart:
     """What ran where: attempts by worker and slot, or where those are too many, by worker."""
     title = "What ran where, over time"
     unit, size = _unit(found.until)
-    since = found.since.isoformat(" ", "minutes") if found.since else "-"
-    x = Axis(f"{unit} since the first attempt ({since})", zero=True)
-    if not found.stretches:
+    x = Axis(f"{unit} since the first attempt", zero=True)
+    if found.since is None:
         return blank(title, x, Axis("worker"), _nothing_yet(measure))
     lanes = sum(found.slots.values())
     drawn = _slots if lanes <= _LANES and len(found.stretches) <= _SPANS else _workers
@@ -242,7 +241,8 @@ def timeline(found: Timeline, measure: Measure) -> Chart:
     return Chart(
         title,
         f"{len(found.stretches):,} attempts by {len(slots):,} "
-        f"{'worker' if len(slots) == 1 else 'workers'} in {found.until / size:.3g} {unit}: {told}.",
+        f"{'worker' if len(slots) == 1 else 'workers'} in {found.until / size:.3g} {unit} since "
+        f"{found.since:%Y-%m-%d %H:%M %Z}: {told}.",
         Axis(x.title, zero=True, limits=(0, found.until / size * 1.01 or 1.0)),
         Axis(
             sketch.title,

@@ -34,7 +34,7 @@ def tiles(told: Protocol, agreed: Agreement) -> list[tuple[str, str, str]]:
     total = sum(tried.trials.values())
     states = ", ".join(f"{count:,} {state}" for state, count in tried.trials.items() if count)
     tiles = [("trials", f"{total:,}", states)]
-    tiles.append(("epochs", f"{tried.epochs:,}", f"{tried.full_runs:,} full runs among them"))
+    tiles.append(("epochs", f"{tried.epochs:,}", f"of short and {tried.full_runs:,} full runs"))
     note = f"{tried.workers:,} worker{'s' * (tried.workers != 1)}; side by side counts once"
     tiles.append(("device time", duration(tried.device_seconds), note))
     tiles.append(("from first to last", duration(tried.seconds), moment(tried.first)))

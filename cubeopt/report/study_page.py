@@ -27,6 +27,7 @@ from cubeopt.report.compared import Compared
 from cubeopt.report.material import Material
 from cubeopt.report.protocol import Protocol
 from cubeopt.report.study_charts import Findings
+from cubeopt.report.summary import Summary
 
 _STYLE = """
 .chart { margin: 1.4em 0 2em; }
@@ -75,18 +76,18 @@ def report(found: Material, against: Compared | None = None) -> Report:
     charts = study_charts.drawn(rows, short)
     told = protocol.protocol(found, short, rows.timeline)
     if told.winners:
-        charts["winner"] = _winner(found, told.winners[0].trial)
+        charts["winner"] = _winner(found, short, told.winners[0].trial)
     if against is not None:
         charts |= compared.charts(against)
     return Report(told, rows, charts, against)
 
 
-def _winner(found: Material, trial: int) -> Chart:
+def _winner(found: Material, short: Summary, trial: int) -> Chart:
     """The learning curves of the winner, all its seeds."""
     runs = [run for run in found.runs if run.trial_number == trial]
     own = replace(found, runs=runs)
     rows = progress.curves(own, len(runs))
-    judged = measure.of(found.summary())
+    judged = measure.of(short)
     drawn = course_charts.curves(rows, len(rows), found.rungs.epochs, judged)
     return replace(drawn, title=f"Learning curves of trial {trial}")
 
