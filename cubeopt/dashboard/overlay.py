@@ -184,9 +184,7 @@ def _frozen(shown: Shown) -> FrozenTrial:
         values=shown.values or None,
         datetime_start=_local(shown.begun),
         datetime_complete=_local(shown.finished),
-        params={
-            name: drawn_from[name].to_external_repr(value) for name, value, _ in shown.params
-        },
+        params={name: drawn_from[name].to_external_repr(value) for name, value, _ in shown.params},
         distributions=drawn_from,
         user_attrs=shown.user_attributes,
         system_attrs=shown.attributes,

@@ -22,10 +22,10 @@ from cubeopt.report.study_page import Report
 from cubeopt.search import configuration
 
 # Of a study that moves, no more than one part in so many of the time goes into its page.
-_SHARE = 20
+_SHARE = 50
 _KEPT = 8  # studies
 _SOON, _LATER = 3.0, 30.0  # seconds between looks at one that runs, and at one that has ended
-CHARTS = {  # name: id of its figure's title on the page
+CHARTS = {  # name, which is its id on the page: title
     "history": "Results, trial by trial",
     "promotions": "Promoted trials and baselines",
     "ladder": "Rung ladder: who stayed, who was cut",
@@ -113,10 +113,10 @@ def _current(engine: Engine, name: str) -> _Kept:
         last = own.get(name)
         if last is not None and (last.version == version or time.monotonic() < last.fresh_until):
             return last
-        begun = time.monotonic()
+        begun = time.thread_time()
         found = material.load(engine, name)
         whole = study_page.report(found)
-        rest = _SHARE * (time.monotonic() - begun)
+        rest = _SHARE * (time.thread_time() - begun)
         again = max(_LATER if found.ended else _SOON, rest)
         content = {"version": version, "again": again, **_shown(whole)}
         own[name] = _Kept(version, content, again, time.monotonic() + rest)
@@ -155,6 +155,6 @@ def _chart(whole: Report, name: str) -> Chart:
     said = " ".join([chart.sentence, *(f"{note[:1].upper()}{note[1:]}." for note in chart.notes)])
     if chart.empty:
         return Chart(None, empty=chart.empty)
-    drawn = chart_page.figure(chart).to_plotly_json()
-    figure = {"data": drawn["data"], "layout": drawn["layout"]}
-    return Chart(figure, said, list(chart.columns), [list(row) for row in chart.rows])
+    return Chart(
+        chart_page.drawing(chart), said, list(chart.columns), [list(row) for row in chart.rows]
+    )

@@ -147,7 +147,9 @@ def _number(value: float | None, kind: str) -> float:
 
 
 _NUMBERS = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
-_CHOSEN = "trial.study_id = :study_id AND (trial.trial_id > :after OR trial.trial_id = ANY(:opened))"
+_CHOSEN = (
+    "trial.study_id = :study_id AND (trial.trial_id > :after OR trial.trial_id = ANY(:opened))"
+)
 _TRIALS = text(f"""
     SELECT trial_id, number, CAST(state AS text), datetime_start, datetime_complete
     FROM public.trials trial WHERE {_CHOSEN} ORDER BY trial_id

@@ -56,7 +56,7 @@ function best(content) {
   put("best-none", winners.length ? [] : [content.no_winner ?? ""]);
   part("best").hidden = winners.length === 0;
   const second = content.second ? [content.second] : [];
-  const columns = ["", content.metric, ...second, "test", "epochs", "seeds", "spread"];
+  const columns = ["which", content.metric, ...second, "test", "epochs", "seeds", "spread"];
   const rows = winners.map((each) => [
     `trial ${each.trial}, ${each.kind} run`, each.value, ...(content.second ? [each.second_value] : []),
     each.test_value, each.epochs, each.seeds, each.spread,
