@@ -14,7 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 
-from cubeopt.dashboard import assets, context, health, login, optuna_pages, overview, studies
+from cubeopt.dashboard import (
+    assets,
+    context,
+    cube,
+    health,
+    login,
+    optuna_pages,
+    overview,
+    studies,
+)
 from cubeopt.dashboard.context import Context
 from cubeopt.dashboard.gate import Gate
 from cubeopt.dashboard.headers import Headers
@@ -29,6 +38,7 @@ PAGES: tuple[Callable[[], list[BaseRoute]], ...] = (
     login.routes,
     overview.routes,
     studies.routes,
+    cube.routes,
 )
 
 
