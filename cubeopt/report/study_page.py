@@ -15,6 +15,7 @@ from cubeopt.report import (
     chart_page,
     compared,
     course_charts,
+    cube_page,
     headlines,
     measure,
     progress,
@@ -41,7 +42,7 @@ pre:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
 @media (max-width: 480px) { dl.pairs { grid-template-columns: 1fr; }
   dl.pairs dt { margin-top: .4em; } }
 """
-NO_CUBE = "The cube of the winner is not in this report."
+NO_CUBE = "It is not in this report; 'cubeopt study report' puts it there, without --no-cube."
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,9 @@ def page(whole: Report, cube: Cube) -> str:
         cube=Markup(cube.drawn) if cube.drawn else None,
         no_cube=cube.reason,
     )
-    return shell.document(f"Study {told.name}", body, plotly=True, style=_STYLE)
+    return shell.document(
+        f"Study {told.name}", body, plotly=True, style=_STYLE + cube_page.PLAYER_STYLE
+    )
 
 
 def _scores(told: Protocol) -> list[tuple[str, Any, Any]]:
