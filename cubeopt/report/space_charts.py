@@ -12,7 +12,7 @@ def importances(found: Importances) -> Chart:
     """What decides, and what chance would give."""
     title = "Which searched values decide"
     count = len(found.rows)
-    x = Axis("share of the importance (PED-ANOVA)", zero=True, form=".0%")
+    x = Axis("share of all (PED-ANOVA)", zero=True, form=".0%")
     y = Axis(
         "searched value",
         limits=(-0.6, max(1, count) - 0.4),

@@ -138,17 +138,23 @@ def page(whole: Report, cube: Cube) -> str:
     )
 
 
-def _scores(told: Protocol) -> list[tuple[str, Any, Any]]:
-    """The winner between the baselines."""
+def _scores(told: Protocol) -> list[tuple[str, str, str | None]]:
+    """The winner between the baselines, with as many digits as the page has at its top."""
     if len(told.winners) != 1:
         return []
     best = told.winners[0]
-    rows: list[tuple[str, Any, Any]] = [(f"trial {best.trial}, validation", best.value, None)]
+    rows: list[tuple[str, str, str | None]] = [
+        (f"trial {best.trial}, {name}", f"{value:.4f}", None)
+        for name, value in (("validation", best.value), ("test", best.test_value))
+        if value is not None
+    ]
     if best.spread is not None:
-        rows.append(("its standard deviation over the seeds", best.spread, None))
-    if best.test_value is not None:
-        rows.append((f"trial {best.trial}, test", best.test_value, None))
-    return [*rows, *((each.label, each.value, each.difference) for each in told.baselines)]
+        rows.insert(1, ("its standard deviation over the seeds", f"{best.spread:.4f}", None))
+    return rows + [
+        (each.label, f"{each.value:.4f}", f"{each.difference:+.4f}")
+        for each in told.baselines
+        if each.difference is not None
+    ]
 
 
 def _data(told: Protocol) -> list[tuple[str, str]]:

@@ -1,9 +1,12 @@
 """`cubeopt study report`."""
 
+import html
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cubeopt.report import study_page
 
 from .conftest import Cli
 
@@ -27,6 +30,24 @@ def test_the_page_the_images_and_the_rows_are_of_one_study(
     text = page.read_text(encoding="utf-8")
     assert f"Best: trial {winner['trial']} with fvu {winner['value']:.4f}" in text
     assert rows["warnings"] == shown["warnings"]
+
+
+def test_the_cube_of_the_winner_is_in_the_page_or_the_reason_why_it_is_not(
+    cli: Cli, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "report.html"
+    assert cli("study", "report", "tiny", "-o", page).code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "Colour the cells by" in text
+    assert text.count('<script type="application/json"') == 1
+    assert cli("study", "report", "tiny", "-o", page, "--no-cube").code == 0
+    assert study_page.NO_CUBE in html.unescape(page.read_text(encoding="utf-8"))
+    monkeypatch.setenv("CUBEOPT_HOME", str(tmp_path / "elsewhere"))
+    ran = cli("study", "report", "tiny", "-o", page)
+    assert (ran.code, ran.err) == (0, "")
+    said = html.unescape(page.read_text(encoding="utf-8"))
+    assert "It cannot be looked into here: the checkpoints of trial" in said
+    assert "Colour the cells by" not in said
 
 
 def test_without_a_place_it_lies_among_the_reports(cli: Cli, finished: Any) -> None:

@@ -1,5 +1,6 @@
 """The report of a study: one file, true, and safe to open."""
 
+import html
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -82,7 +83,7 @@ def told(story: Any) -> Any:
 
 def test_the_page_answers_every_question_with_the_numbers_of_the_study(told: Any) -> None:
     whole = _report(told)
-    page = study_page.page(whole, Cube())
+    page = html.unescape(study_page.page(whole, Cube()))
     for said in (
         "Best: trial 2 with fvu 0.6560, better than predicting the mean and PCA to 16 numbers",
         "Trial 2: a full run of 50 epochs",
