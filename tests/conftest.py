@@ -106,6 +106,11 @@ def settings(tmp_path: Path, tiny_dataset: Path, database_url: str) -> Settings:
 @pytest.fixture
 def tiny_study() -> dict[str, Any]:
     """The content of a study file whose trials take a fraction of a second."""
+    return tiny()
+
+
+def tiny() -> dict[str, Any]:
+    """As `tiny_study`."""
     return {
         "name": "tiny",
         "base": {

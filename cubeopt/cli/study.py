@@ -241,13 +241,7 @@ def export(
     found = _load(name, storage)
     content = winner.exported(found, trial)
     path = output or settings.load(storage).exports_dir / f"{name}.yaml"
-    header = (
-        f"{'The best run' if trial is None else f'Trial {trial}'} of study {name}, as exported by "
-        "cubeopt.\n"
-        f"Train it again, from nothing, to the same value on the same kind of machine:\n"
-        f"  cubeopt train --config {path.name} --experiment-name {name}-again --cpu"
-    )
-    configuration.write(content, path, header)
+    configuration.write(content, path, winner.heading(name, trial, path.name))
     origin = content[configuration.PROVENANCE_SECTION]
     row = {
         "file": str(path.resolve()),

@@ -47,7 +47,7 @@ def build(given: Context, storage: RDBStorage) -> Starlette:
     app = Starlette(
         routes=[
             *(route for page in PAGES for route in page()),
-            Mount("/", WSGIMiddleware(optuna_pages.app(storage))),  # type: ignore[arg-type]
+            Mount("/", WSGIMiddleware(optuna_pages.app(storage, given.engine))),  # type: ignore[arg-type]
         ],
         middleware=[
             Middleware(Headers),

@@ -10,27 +10,38 @@ import re
 import sys
 from collections.abc import Iterable
 from http import HTTPStatus
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import optuna_dashboard
 from optuna.storages import RDBStorage
 
+from cubeopt.dashboard.gallery import Gallery, Shelf
+from cubeopt.dashboard.overlay import Overlay
+from cubeopt.db.engine import Engine
+
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+logger = logging.getLogger(__name__)
 
 _NOTE = re.compile(r"/api/studies/\d+(/\d+)?/note")
 
 
-def app(storage: RDBStorage) -> "WSGIApplication":
-    """The dashboard of the studies in *storage*."""
+def app(tables: RDBStorage, engine: Engine) -> "WSGIApplication":
+    """The dashboard of the studies in Optuna's *tables*, adorned from ours in *engine*."""
     logging.getLogger(optuna_dashboard.__name__ + "._bottle_util").addFilter(_in_a_line)
-    dashboard = optuna_dashboard.wsgi(storage)
+    gallery = Gallery(engine)
+    dashboard = optuna_dashboard.wsgi(Overlay(tables, gallery), Shelf(gallery))
 
     def guarded(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if _allowed(environ["REQUEST_METHOD"], environ["PATH_INFO"]):
-            answer: Iterable[bytes] = dashboard(environ, start_response)
-            return answer
-        return _refusal(start_response)
+        if not _allowed(environ["REQUEST_METHOD"], environ["PATH_INFO"]):
+            return _refusal(start_response)
+        environ["wsgi.errors"] = StringIO()
+        answer: Iterable[bytes] = dashboard(environ, start_response)
+        if said := environ["wsgi.errors"].getvalue().strip():
+            logger.error("a request could not be answered: %s", said.splitlines()[-1])
+        return answer
 
     return guarded
 

@@ -1,10 +1,9 @@
-"""Optuna's tables as its dashboard is shown them: read fast, adorned, and nothing written but notes.
+"""Optuna's tables as its dashboard is shown them: read fast, adorned; only notes are written.
 
 What stands in them is not touched. A study's system attributes are those of the tables and, on top,
 what `gallery` makes of our own rows when somebody looks.
 """
 
-import json
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,13 +36,14 @@ class Overlay(BaseStorage):
     def get_all_studies(self) -> list[FrozenStudy]:
         found = self._tables.get_all_studies()
         for each in found:
-            each.system_attrs = self._adorned(each.study_name, each.system_attrs)
+            adorned: Any = _Attributes(each.study_name, each.system_attrs, self._gallery)
+            each.system_attrs = adorned
         self._forget({each._study_id for each in found})
         return found
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         name = self._tables.get_study_name_from_id(study_id)
-        return self._adorned(name, self._tables.get_study_system_attrs(study_id))
+        return self._gallery.adorn(name, self._tables.get_study_system_attrs(study_id))
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         return self._tables.get_study_user_attrs(study_id)
@@ -118,9 +118,6 @@ class Overlay(BaseStorage):
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         _refuse()
 
-    def _adorned(self, name: str, attributes: dict[str, Any]) -> Any:
-        return _Attributes(name, attributes, self._gallery)
-
     def _forget(self, kept: set[int]) -> None:
         with self._lock:
             for study_id in set(self._trials) - kept:
@@ -138,6 +135,9 @@ class _Attributes(Mapping[str, Any]):
         if key in self._written or not key.startswith(("dashboard:", "artifacts:")):
             return self._written[key]
         return self._all[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._all
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)

@@ -15,7 +15,7 @@ from cubeopt.report.material import Material
 from cubeopt.report.ranking import Best
 from cubeopt.report.summary import Summary
 from cubeopt.report.timeline import Timeline
-from cubeopt.search import configuration, study
+from cubeopt.search import configuration, export, study
 from cubeopt.search.space import Range
 
 
@@ -135,7 +135,7 @@ def protocol(found: Material, short: Summary, times: Timeline) -> Protocol:
         commands=_commands(found, winners),
         versions=_versions(found, winners),
         exported=exported,
-        file=configuration.text(found.study.spec),
+        file=configuration.text(export.study_file(found.study.spec)),
     )
 
 

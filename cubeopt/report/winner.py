@@ -53,6 +53,16 @@ def exported(found: Found, number: int | None = None) -> dict[str, Any]:
     return export.best_config(trial.from_flat(run.spec), provenance)
 
 
+def heading(name: str, number: int | None, file: str) -> str:
+    """What stands above it in *file*: what it is of the study *name*, how it is trained again."""
+    which = "The best run" if number is None else f"Trial {number}"
+    return (
+        f"{which} of study {name}, as exported by cubeopt.\n"
+        f"Train it again, from nothing, to the same value on the same kind of machine:\n"
+        f"  cubeopt train --config {file} --experiment-name {name}-again --cpu"
+    )
+
+
 def _chosen(found: Found) -> Best:
     """The one best run."""
     short = summary.summarize(found.study, found.trials, found.runs, found.measured)

@@ -1,9 +1,10 @@
-"""The best configuration as a file: the user's own section, whole, and where it came from."""
+"""Files as users know them: the best configuration, whole, with where it came from; a study's."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from cubeopt.search.configuration import PROVENANCE_SECTION, TRAINING_SECTION
+from cubeopt.search.study import StudySpec
 from cubeopt.trial import TrialSpec
 
 # The order in which users know these values; every other value follows.
@@ -30,6 +31,11 @@ def best_config(spec: TrialSpec, provenance: Mapping[str, Any]) -> dict[str, Any
         TRAINING_SECTION: _ordered(spec.flat(), _FIRST),
         PROVENANCE_SECTION: _ordered(provenance, PROVENANCE),
     }
+
+
+def study_file(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a study's file, as the tables have it, in the order in which it is written."""
+    return {name: spec[name] for name in (*StudySpec.model_fields, *spec) if name in spec}
 
 
 def _ordered(values: Mapping[str, Any], first: tuple[str, ...]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A dashboard over a real database, in a real browser: one of each for a module."""
 
 import json
+import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
@@ -19,10 +21,14 @@ from sqlalchemy import Engine
 from cubeopt.dashboard import app, door, server
 from cubeopt.dashboard.context import Context
 from cubeopt.db import engine as db_engine
-from cubeopt.search import mirror
+from cubeopt.db.records import StudyRecord
+from cubeopt.search import mirror, study
+from cubeopt.service import studies
+from cubeopt.service.worker import Options, Worker
 from cubeopt.settings import Settings
 
-from ..conftest import database
+from ..conftest import database, tiny
+from ..service.conftest import PROVENANCE, coordinating
 
 _RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 
@@ -116,6 +122,27 @@ def dashboard(module_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -
     """The dashboard over `module_engine`; a module fills the database as it likes."""
     with serving(module_engine, tmp_path_factory.mktemp("storage")) as served:
         yield served
+
+
+def train(served: Served, dataset: Path, **changes: Any) -> StudyRecord:
+    """A study of tiny cubes, with *changes* put in its file, trained to its end by a worker."""
+    engine, settings = served.engine, served.context.settings
+    if not (settings.data_dir / "tiny").exists():
+        shutil.copytree(dataset, settings.data_dir / "tiny")
+    record = studies.create(engine, settings, study.parse({**tiny(), **changes}, "tiny.yaml"))
+    options = Options(
+        name="worker",
+        host="here",
+        pid=1,
+        device=torch.device("cpu"),
+        device_name="cpu",
+        provenance=PROVENANCE,
+        pack=2,
+        until_done=True,
+    )
+    with coordinating(engine):
+        Worker(engine, settings, options, threading.Event(), lambda event: None).run()
+    return record
 
 
 @dataclass
