@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from cubeopt.dashboard import context
 from cubeopt.dashboard.context import Chart
-from cubeopt.db import courses, records, showcase
+from cubeopt.db import records, showcase, stamps
 from cubeopt.db.engine import Engine
 from cubeopt.errors import InputError
 from cubeopt.report import chart_page, headlines, material, study_page, winner
@@ -68,22 +68,24 @@ def _best(request: Request) -> Response:
     asked = request.query_params.get("trial")
     if asked is not None and not (asked.isascii() and asked.isdigit()):
         raise InputError(f"trial={asked!r}: expected the number of a trial")
-    content = configuration.text(winner.exported(found, None if asked is None else int(asked)))
-    return _file(content, f"{name}.yaml", "application/yaml")
+    number, file = None if asked is None else int(asked), f"{name}-best.yaml"
+    heading = winner.heading(name, number, file)
+    return _file(configuration.text(winner.exported(found, number), heading), file)
 
 
 def _report(request: Request) -> Response:
     name = request.path_params["name"]
     whole = study_page.report(material.load(context.of(request).engine, name))
-    return _file(study_page.page(whole, study_page.Cube()), f"{name}-report.html", "text/html")
+    return _file(study_page.page(whole, study_page.Cube()), f"{name}-report.html")
 
 
-def _file(content: str, name: str, kind: str) -> Response:
+def _file(content: str, name: str) -> Response:
     """To be saved, and not shown here, where its scripts may not run."""
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
         "Cache-Control": "no-store",
     }
+    kind = "text/html" if name.endswith(".html") else "application/yaml"
     return Response(content, headers=headers, media_type=kind)
 
 
@@ -106,8 +108,7 @@ def _current(engine: Engine, name: str) -> _Kept:
 
     One thread at a time makes any: many viewers of a large study cost no more than one.
     """
-    study = records.study(engine, name)
-    version = courses.version(engine, study.id)
+    version = stamps.stamp(engine, name) or records.study(engine, name).name  # or there is none
     with _lock:
         own = _kept.setdefault(engine, OrderedDict())
         last = own.get(name)

@@ -19,13 +19,6 @@ def read(engine: Engine, study_id: int) -> dict[int, Course]:
         return {run_id: list(zip(epochs, values, strict=True)) for run_id, epochs, values in rows}
 
 
-def version(engine: Engine, study_id: int) -> str:
-    """What changes whenever something of a study does, and costs little to ask for."""
-    with transaction(engine) as connection:
-        row = connection.execute(_VERSION, {"study_id": study_id}).one()
-    return "-".join(map(str, row))
-
-
 def now(engine: Engine) -> datetime:
     """The moment, by the clock of the database, which all its timestamps are of."""
     with transaction(engine) as connection:
@@ -41,14 +34,4 @@ _COURSES = text("""
     WHERE run.study_id = :study_id
     GROUP BY run.id
     ORDER BY run.id
-""")
-
-# A claim raises a token, a report an epoch; every other move changes a state.
-_VERSION = text("""
-    SELECT (SELECT hashtext(concat(state, state_since, state_reason, CAST(spec AS text)))
-            FROM cubeopt.studies WHERE id = :study_id),
-        count(*), coalesce(sum(epoch), 0), coalesce(sum(token), 0), coalesce(sum(failures), 0),
-        count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'running'),
-        count(*) FILTER (WHERE state = 'pruned')
-    FROM cubeopt.runs WHERE study_id = :study_id
 """)

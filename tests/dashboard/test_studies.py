@@ -160,7 +160,7 @@ def test_it_is_used_on_a_phone_and_by_keyboard_and_shows_markup_as_text(
 
 def test_what_is_downloaded_is_a_file_and_trains_again(dashboard: Served, watched: Watched) -> None:
     found = dashboard.ask("/studies/watched/best.yaml?trial=1")
-    assert found.headers["content-disposition"] == "attachment; filename*=UTF-8''watched.yaml"
+    assert found.headers["content-disposition"] == "attachment; filename*=UTF-8''watched-best.yaml"
     content = yaml.safe_load(found.text)
     assert (content["provenance"]["trial"], content["provenance"]["value"]) == (1, 0.31)
     report = dashboard.ask("/studies/watched/report.html")
