@@ -23,6 +23,8 @@ from cubeopt.dashboard import (
     optuna_pages,
     overview,
     studies,
+    training,
+    workers,
 )
 from cubeopt.dashboard.context import Context
 from cubeopt.dashboard.gate import Gate
@@ -39,6 +41,8 @@ PAGES: tuple[Callable[[], list[BaseRoute]], ...] = (
     overview.routes,
     studies.routes,
     cube.routes,
+    training.routes,
+    workers.routes,
 )
 
 
