@@ -55,13 +55,12 @@ def report(
     written while the study runs. The cube needs the winner's checkpoint and dataset on this
     machine; without them the page says so.
     """
-    from cubeopt.report import compared, headlines, material, study_page
+    from cubeopt.report import compared, headlines, study_page
 
     against = None if compare is None else compared.read(compare)
     loaded = settings.load(storage)
     with connected(loaded) as engine:
-        found = material.load(engine, name)
-    whole = study_page.report(found, against)
+        whole = study_page.read(engine, name, against)
     path = output or loaded.reports_dir / f"{name}-report.html"
     study_page.write(whole, path, _cube(whole, loaded) if cube else study_page.Cube())
     images = study_page.write_images(whole, png) if png is not None else []

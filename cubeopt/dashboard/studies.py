@@ -75,7 +75,7 @@ def _best(request: Request) -> Response:
 
 def _report(request: Request) -> Response:
     name = request.path_params["name"]
-    whole = study_page.report(material.load(context.of(request).engine, name))
+    whole = study_page.read(context.of(request).engine, name)
     return _file(study_page.page(whole, study_page.Cube()), f"{name}-report.html")
 
 

@@ -239,7 +239,14 @@ def _exported(found: Material, winners: Sequence[Winner]) -> tuple[str | None, s
         content = winner.exported(found, winners[0].trial if winners else None)
     except StudyError as error:
         return None, str(error)
-    return configuration.text(content), None
+    name = found.study.name
+    heading = winner.heading(name, winners[0].trial if len(winners) > 1 else None, _best(name))
+    return configuration.text(content, heading), None
+
+
+def _best(name: str) -> str:
+    """The file into which the winner is exported."""
+    return f"{name}-best.yaml"
 
 
 def _commands(found: Material, winners: Sequence[Winner]) -> list[str]:
@@ -249,7 +256,7 @@ def _commands(found: Material, winners: Sequence[Winner]) -> list[str]:
     if not winners:
         return [again]
     trial = f" --trial {winners[0].trial}" if len(winners) > 1 else ""
-    file = shlex.quote(f"{found.study.name}-best.yaml")
+    file = shlex.quote(_best(found.study.name))
     device = _device(found, winners[0].trial)
     return [
         f"cubeopt study export {name}{trial} -o {file}",

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from cubeopt import atomic
+from cubeopt.db.engine import Engine
+from cubeopt.db.tables import RunKind
 from cubeopt.report import (
     chart_image,
     chart_page,
@@ -17,20 +20,35 @@ from cubeopt.report import (
     course_charts,
     cube_page,
     headlines,
+    material,
     measure,
+    multiples,
     progress,
     protocol,
     shell,
     study_charts,
+    training,
+    training_figures,
 )
 from cubeopt.report.chart import Chart
 from cubeopt.report.compared import Compared
 from cubeopt.report.material import Material
+from cubeopt.report.multiples import Panel
 from cubeopt.report.protocol import Protocol
 from cubeopt.report.study_charts import Findings
 from cubeopt.report.summary import Summary
+from cubeopt.report.training import Choice, Trainings
 
+_SECTIONS = ("losses", "validation", "usage")  # of a training, that a report has
+_SEEDS = 4  # beside the winner's own
 _STYLE = """
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr));
+  gap: 0 20px; }
+.panels > * { min-width: 0; }
+.panels h5 { margin: .8em 0 0; font-size: .9rem; }
+h4 { font-size: .95rem; margin: 1.4em 0 0; }
+.swatch { display: inline-block; width: .8em; height: .8em; border-radius: 2px; 
+  margin: 0 .35em 0 .9em; }
 .chart { margin: 1.4em 0 2em; }
 .ongoing { background: #e8f2fa; border-radius: 4px; padding: .6em 1em; max-width: none; }
 dl.pairs { display: grid; grid-template-columns: minmax(8em, max-content) 1fr; gap: .25em 1.2em;
@@ -53,6 +71,7 @@ class Report:
     findings: Findings
     charts: Mapping[str, Chart]
     compared: Compared | None
+    training: Trainings | None = None  # of the winner, epoch by epoch
 
     def as_json(self) -> dict[str, Any]:
         """Every number of the page, and more: the rows of all trials."""
@@ -60,6 +79,7 @@ class Report:
             **self.protocol.as_json(),
             "rows": self.findings.as_json(),
             "compared": None if self.compared is None else self.compared.as_json(),
+            "training": None if self.training is None else self.training.as_json(),
         }
 
 
@@ -69,6 +89,18 @@ class Cube:
 
     drawn: str | None = None
     reason: str = NO_CUBE
+
+
+def read(engine: Engine, name: str, against: Compared | None = None) -> Report:
+    """The report of the study called *name*, with the training of its winner."""
+    found = material.load(engine, name)
+    whole = report(found, against)
+    if not whole.protocol.winners:
+        return whole
+    trial = whole.protocol.winners[0].trial
+    seeds = [run.replicate for run in found.runs if run.trial_number == trial and run.replicate]
+    chosen = [Choice(trial), *(Choice(trial, RunKind.FULL, nth) for nth in seeds[:_SEEDS])]
+    return replace(whole, training=training.load(engine, name, chosen))
 
 
 def report(found: Material, against: Compared | None = None) -> Report:
@@ -130,12 +162,39 @@ def page(whole: Report, cube: Cube) -> str:
         tried=_tried(told),
         origins=_origins(told),
         compared=whole.compared,
+        training=whole.training,
+        sections=_sections(whole.training),
         cube=Markup(cube.drawn) if cube.drawn else None,
         no_cube=cube.reason,
     )
     return shell.document(
         f"Study {told.name}", body, plotly=True, style=_STYLE + cube_page.PLAYER_STYLE
     )
+
+
+def _sections(shown: Trainings | None) -> list[dict[str, Any]]:
+    """The parts of the winner's training, drawn."""
+    if shown is None:
+        return []
+    return [
+        {
+            "title": section.title,
+            "about": section.about,
+            "legend": section.legend,
+            "panels": [
+                (panel.title, panel.lacks, _panel(panel))
+                for panel in section.panels
+                if panel.figure["data"]
+            ],
+        }
+        for section in training_figures.sections(shown)
+        if section.id in _SECTIONS
+    ]
+
+
+def _panel(panel: Panel) -> Markup:
+    drawn = go.Figure(panel.figure).update_layout(template="none", showlegend=False)
+    return Markup(shell.figure(drawn, panel.title))
 
 
 def _scores(told: Protocol) -> list[tuple[str, str, str | None]]:
@@ -210,6 +269,7 @@ _TEMPLATES = jinja2.Environment(
 )
 _TEMPLATES.globals |= {
     "moment": headlines.moment,
+    "color": multiples.color,
     "details": lambda summary, body: Markup(shell.details(summary, body)),
     "table": lambda columns, rows: Markup(shell.table(columns, rows)),
     "pre": _pre,
