@@ -19,7 +19,7 @@ from cubeopt.db.engine import Engine
 from cubeopt.errors import InputError
 from cubeopt.report import chart_page, headlines, material, study_page, winner
 from cubeopt.report.study_page import Report
-from cubeopt.search import configuration
+from cubeopt.search import configuration, objective
 
 # Of a study that moves, no more than one part in so many of the time goes into its page.
 _SHARE = 50
@@ -27,6 +27,7 @@ _KEPT = 8  # studies
 _SOON, _LATER = 3.0, 30.0  # seconds between looks at one that runs, and at one that has ended
 CHARTS = {  # name, which is its id on the page: title
     "history": "Results, trial by trial",
+    "tradeoff": "Both objectives, and the front",
     "promotions": "Promoted trials and baselines",
     "ladder": "Rung ladder: who stayed, who was cut",
     "short-and-full": "Short against full runs",
@@ -50,7 +51,10 @@ def _page(request: Request) -> Response:
     engine = context.of(request).engine
     study = records.study(engine, request.path_params["name"])
     number = showcase.number(engine, study.name)
-    return context.page(request, "study.html", study=study, charts=CHARTS, optuna_id=number)
+    charts = dict(CHARTS)
+    if objective.goal_of(study.spec).objective.second is None:
+        del charts["tradeoff"]
+    return context.page(request, "study.html", study=study, charts=charts, optuna_id=number)
 
 
 def _data(request: Request) -> Response:
@@ -146,7 +150,7 @@ def _shown(whole: Report) -> dict[str, Any]:
         "winners": [vars(each) for each in told.winners],
         "no_winner": told.no_winner,
         "baselines": [vars(each) for each in told.baselines],
-        "charts": {name: vars(_chart(whole, name)) for name in CHARTS},
+        "charts": {name: vars(_chart(whole, name)) for name in CHARTS if name in whole.charts},
     }
 
 

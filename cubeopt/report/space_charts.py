@@ -1,11 +1,16 @@
 """Charts of the searched space: which values decide, and where the good trials lie."""
 
 from cubeopt.report import palette
-from cubeopt.report.chart import Axis, Bars, Chart, Label, Line, Mark, blank, significant
+from cubeopt.report.chart import Axis, Bars, Chart, Label, Line, Mark, Points, blank, significant
 from cubeopt.report.coordinates import Coordinates, Scale
 from cubeopt.report.importance import FEWEST, Importances
-from cubeopt.report.measure import Measure
+from cubeopt.report.measure import Measure, outside, placed
+from cubeopt.report.progress import evenly
 from cubeopt.report.search_charts import count_of, told
+from cubeopt.report.tradeoff import Run, Tradeoff
+
+_DRAWN, _TABLE = 1500, 60
+_DECADE = 10.0  # from the least to the most of an axis, from where on it is logarithmic
 
 
 def importances(found: Importances) -> Chart:
@@ -59,6 +64,62 @@ def importances(found: Importances) -> Chart:
         rows=[(row.name, row.share, row.chance) for row in found.rows],
         height=max(240, 110 + 34 * count),
     )
+
+
+def tradeoff(found: Tradeoff, measure: Measure) -> Chart:
+    """Both objectives of each complete run, and the front."""
+    title = "Both objectives, and the front"
+    seconds = [run.second for run in found.runs]
+    log = bool(seconds) and min(seconds) > 0 and max(seconds) >= _DECADE * min(seconds)
+    way = "lower" if found.direction == "minimize" else "higher"
+    x = Axis(f"{found.second}, {way} is better" + (" (logarithmic)" if log else ""), log=log)
+    y = measure.axis([[run.value for run in found.runs]])
+    if not found.runs:
+        return blank(title, x, y, "No trial has completed its short run yet.")
+    marks: list[Mark] = list(measure.rules())
+    for name, color, marker, size, runs in (
+        ("short run", palette.STATES["complete"], "circle", 7, _of(found, "short", True)),
+        ("full run", palette.BLUE, "star", 12, _of(found, "full", True)),
+        ("breaks a constraint", palette.STATES["pruned"], "x", 7, _of(found, None, False)),
+    ):
+        if shown := evenly(runs, _DRAWN):
+            marks.append(
+                Points(
+                    f"{name} ({len(runs):,})",
+                    color,
+                    [significant(run.second) for run in shown],
+                    [significant(placed(run.value, y, True), 5) for run in shown],
+                    marker,  # type: ignore[arg-type]
+                    size,
+                    notes=[f"trial {r.trial}: {told(r.value)}; {told(r.second)}" for r in shown],
+                )
+            )
+    front = sorted(found.front, key=lambda run: run.second_value)
+    marks.append(
+        Line(
+            "the front",
+            palette.VERMILION,
+            [significant(run.second_value) for run in front],
+            [significant(placed(run.value, y, True), 5) for run in front],
+            2.0,
+        )
+    )
+    return Chart(
+        title,
+        f"{count_of(len(front), 'trial')} on the front: no other is better in both.",
+        x,
+        y,
+        marks,
+        notes=outside([run.value for run in found.runs], y),
+        columns=("trial", measure.metric, found.second, "seeds"),
+        rows=[(run.trial, run.value, run.second_value, run.seeds) for run in found.front[:_TABLE]],
+    )
+
+
+def _of(found: Tradeoff, kind: str | None, feasible: bool) -> list[Run]:
+    return [
+        run for run in found.runs if run.feasible == feasible and (kind is None or run.kind == kind)
+    ]
 
 
 def coordinates(found: Coordinates, measure: Measure) -> Chart:

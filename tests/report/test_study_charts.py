@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from cubeopt.db.tables import EndClass, RunState, StudyState
-from cubeopt.report import chart_image, chart_page, importance, material, study_charts
+from cubeopt.report import chart_image, chart_page, importance, material, study_charts, study_page
 from cubeopt.report.coordinates import coordinates
 from cubeopt.report.material import Material
 from cubeopt.report.progress import curves, results
 from cubeopt.report.promotions import promotions
+from cubeopt.report.tradeoff import tradeoff
 
 from .conftest import MOMENT
 
@@ -130,6 +131,41 @@ def test_coordinates_are_shares_of_each_range_and_the_best_result_stands_at_the_
         (0, False),
     ]
     assert [round(place, 9) for place in found.threads[1].places] == [0.5, 0.25, 1.0, 0.5]
+
+
+def test_two_objectives_have_every_complete_run_and_their_front(story: Any) -> None:
+    for number, (value, parameters) in enumerate(
+        ((0.9, 100.0), (0.5, 900.0), (0.6, 950.0), (0.4, 2000.0))
+    ):
+        metrics = {"parameters": parameters, "validation/usage_min": 0.01 * (number + 1)}
+        story.short(number, [value] * 5, COMPLETE, metrics=metrics, params={"state_size": 8})
+    spec = {
+        **SPEC,
+        "objective": {"metrics": ["fvu", "parameters"]},
+        "constraints": ["usage_min >= 0.02"],
+    }
+    found = material.of(story.records(spec=spec), [], MOMENT)
+    both = tradeoff(found)
+    assert both is not None
+    assert [(run.trial, run.second, run.feasible) for run in both.runs] == [
+        (0, 100.0, False),
+        (1, 900.0, True),
+        (2, 950.0, True),
+        (3, 2000.0, True),
+    ]
+    assert [run.trial for run in both.front] == [3, 1]
+    chart = study_charts.charts_of(found)["tradeoff"]
+    front = next(mark for mark in chart.marks if getattr(mark, "name", "") == "the front")
+    assert (front.xs, front.ys) == ([900.0, 2000.0], [0.5, 0.4])
+    assert chart.x.log
+    assert chart_image.png(chart).startswith(b"\x89PNG")
+    whole = study_page.report(found)
+    page = study_page.page(whole, study_page.Cube())
+    assert "A front of 2 trials in fvu and parameters" in page
+    assert whole.protocol.commands[0] == (
+        "cubeopt study export quickstart --trial 3 -o quickstart-best.yaml"
+    )
+    assert json.dumps(whole.as_json(), allow_nan=False)
 
 
 def test_curves_are_bounded_and_keep_the_best_promoted_trials_whole(story: Any) -> None:
