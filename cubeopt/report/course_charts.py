@@ -382,7 +382,4 @@ def _unit(seconds: float) -> tuple[str, float]:
 
 
 def _nothing_yet(measure: Measure) -> str:
-    return (
-        "Nothing has been trained yet. If no worker is running, start one: "
-        f"cubeopt worker --study {measure.study}"
-    )
+    return f"Nothing has been trained yet. {measure.goes_on_with}"

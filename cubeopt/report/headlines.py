@@ -9,7 +9,7 @@ from cubeopt.report.protocol import Protocol
 def verdict(told: Protocol) -> tuple[str, str]:
     """How good the result is, and the sentence that says so."""
     if not told.winners:
-        return "bad", "No result yet" if told.goes_on else "No result"
+        return ("fair", "No result yet") if told.goes_on else ("bad", "No result")
     if len(told.winners) > 1:
         return "good", f"A front of {len(told.winners)} trials in {told.metric} and {told.second}"
     best = told.winners[0]

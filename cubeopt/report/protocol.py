@@ -238,7 +238,9 @@ def _exported(found: Material, winners: Sequence[Winner]) -> tuple[str | None, s
     try:
         content = winner.exported(found, winners[0].trial if winners else None)
     except StudyError as error:
-        return None, str(error)
+        # Why nothing can be exported is why there is no winner.
+        reason = str(error).removeprefix(f"study {found.study.name}: ")
+        return None, reason.partition(", so there is nothing")[0]
     name = found.study.name
     heading = winner.heading(name, winners[0].trial if len(winners) > 1 else None, _best(name))
     return configuration.text(content, heading), None

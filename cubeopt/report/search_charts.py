@@ -61,8 +61,7 @@ def ladder(rungs: Sequence[Rung], measure: Measure) -> Chart:
             title,
             x,
             y,
-            "No trial has come to a rung yet. If none is running, start a worker: "
-            f"cubeopt worker --study {measure.study}",
+            f"No trial has come to a rung yet. {measure.goes_on_with}",
         )
     last = max(each.trial for rung in rungs for each in rung.arrivals) or 1
     marks: list[Mark] = []

@@ -91,4 +91,4 @@ def test_a_study_without_a_trial_has_a_page_that_says_so(
     assert "study tiny is running: this is how it was at " in ran.out
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "No result yet" in text
-    assert "cubeopt worker --study tiny" in text
+    assert "cubeopt worker --study tiny --gpu 0" in text

@@ -140,7 +140,7 @@ def test_a_study_that_goes_on_says_so_with_the_time_and_an_empty_one_is_whole(st
     assert "2026-11-05 12:05 UTC" in page
     assert "No result yet" in page
     assert "no trial has completed yet" in page
-    assert "cubeopt worker --study quickstart" in page
+    assert "cubeopt worker --study quickstart --gpu 0" in page
     assert whole.protocol.commands == ["cubeopt study create quickstart.yaml"]
     assert "winner" not in whole.charts
 

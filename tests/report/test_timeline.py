@@ -148,4 +148,7 @@ def test_without_attempts_the_chart_says_what_to_do(story: Any) -> None:
     chart = timeline_chart(found, MEASURE)
     assert found == Timeline(None, 0.0, [])
     assert chart.empty is not None
-    assert "cubeopt worker --study study" in chart.empty
+    assert "cubeopt worker --study study --gpu 0" in chart.empty
+    paused = timeline_chart(found, replace(MEASURE, state="paused"))
+    assert paused.empty is not None
+    assert "The study is paused; let it go on: cubeopt study resume study" in paused.empty

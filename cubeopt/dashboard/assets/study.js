@@ -53,7 +53,7 @@ function budget(each) {
 
 function best(content) {
   const winners = content.winners;
-  put("best-none", winners.length ? [] : [content.no_winner ?? ""]);
+  put("best-none", winners.length ? [] : [content.no_winner ? `None: ${content.no_winner}.` : ""]);
   part("best").hidden = winners.length === 0;
   const second = content.second ? [content.second] : [];
   const columns = ["which", content.metric, ...second, "test", "epochs", "seeds", "spread"];
