@@ -1,7 +1,7 @@
 """Charts of how a study went: result by result, curve by curve, and on which devices when."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cubeopt.db.tables import EndClass
 from cubeopt.report import palette
@@ -162,7 +162,7 @@ def curves(rows: Sequence[Curve], of: int, rungs: Sequence[int], measure: Measur
         *measure.rules(),
         *(Rule(rung, upright=True, dash="dot", color=palette.GREY) for rung in rungs),
     ]
-    for name, color, width, chosen in _by_state(rows):
+    for name, color, width, chosen in _by_state(_joined(rows)):
         if chosen:
             marks.append(
                 Line(
@@ -194,6 +194,19 @@ def curves(rows: Sequence[Curve], of: int, rungs: Sequence[int], measure: Measur
         ],
         height=460,
     )
+
+
+def _joined(rows: Sequence[Curve]) -> list[Curve]:
+    """*rows*, the full run that goes on from a short one beginning where that ended."""
+    short = {row.trial: row for row in rows if row.kind == "short" and row.epochs}
+    found = []
+    for row in rows:
+        before = short.get(row.trial)
+        if row.kind == "full" and not row.replicate and before and row.epochs:
+            epochs = [before.epochs[-1], *row.epochs]
+            row = replace(row, epochs=epochs, values=[before.values[-1], *row.values])
+        found.append(row)
+    return found
 
 
 def _by_state(rows: Sequence[Curve]) -> list[tuple[str, str, float, list[Curve]]]:

@@ -1,5 +1,7 @@
 """Charts of the searched space: which values decide, and where the good trials lie."""
 
+from dataclasses import replace
+
 from cubeopt.report import palette
 from cubeopt.report.chart import Axis, Bars, Chart, Label, Line, Mark, Points, blank, significant
 from cubeopt.report.coordinates import Coordinates, Scale
@@ -33,6 +35,7 @@ def importances(found: Importances) -> Chart:
         )
     if not found.rows:
         return blank(title, x, y, "The best trials are spread as all others: nothing stands out.")
+    most = max(max(row.share, row.chance) for row in found.rows)
     clear = [row for row in found.rows if row.share > row.chance]
     names = ", ".join(row.name for row in clear)
     marks: list[Mark] = [
@@ -56,7 +59,7 @@ def importances(found: Importances) -> Chart:
         title,
         f"What tells the best {found.best} of {found.trials:,} ended trials{chosen} from all: "
         + (f"{names}." if clear else "nothing beyond what chance would show."),
-        x,
+        replace(x, limits=(0.0, 1.05 * most)),
         y,
         marks,
         notes=["the search itself crowds where it found good values; that counts here, too"],
@@ -94,7 +97,9 @@ def tradeoff(found: Tradeoff, measure: Measure) -> Chart:
                     notes=[f"trial {r.trial}: {told(r.value)}; {told(r.second)}" for r in shown],
                 )
             )
-    front = sorted(found.front, key=lambda run: run.second_value)
+    # From the run with the best second value on: for so much of the second, so much of the first.
+    rising = found.direction == "minimize"
+    front = sorted(found.front, key=lambda run: run.second_value, reverse=not rising)
     marks.append(
         Line(
             "the front",
@@ -102,6 +107,7 @@ def tradeoff(found: Tradeoff, measure: Measure) -> Chart:
             [significant(run.second_value) for run in front],
             [significant(placed(run.value, y, True), 5) for run in front],
             2.0,
+            steps=True,
         )
     )
     return Chart(

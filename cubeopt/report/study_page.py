@@ -154,7 +154,7 @@ def page(whole: Report, cube: Cube) -> str:
         tiles=headlines.tiles(whole.protocol, whole.findings.short_and_full),
         scores=_scores(told),
         front=[
-            (w.trial, w.value, w.second_value, w.test_value, w.epochs, w.seeds)
+            (w.trial, w.value, _whole(w.second_value), w.test_value, w.epochs, w.seeds)
             for w in told.winners
         ],
         space=[(each.name, each.values, each.scale, each.when) for each in told.space],
@@ -214,6 +214,11 @@ def _scores(told: Protocol) -> list[tuple[str, str, str | None]]:
         for each in told.baselines
         if each.difference is not None
     ]
+
+
+def _whole(value: float | None) -> float | int | None:
+    """A count as one."""
+    return int(value) if value is not None and value.is_integer() else value
 
 
 def _data(told: Protocol) -> list[tuple[str, str]]:

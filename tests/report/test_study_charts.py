@@ -222,3 +222,13 @@ def test_thousands_of_trials_make_charts_of_bounded_size(story: Any, maximize: b
     assert "are left out" in " ".join(charts["ladder"].notes)
     better = "higher is better" if maximize else "lower is better"
     assert better in charts["history"].y.title
+
+
+def test_a_full_run_is_drawn_from_where_its_short_run_ended(story: Any) -> None:
+    story.short(0, [0.9, 0.8, 0.7, 0.65, 0.6], COMPLETE)
+    story.full(0, [0.5], COMPLETE).full(0, [0.95], COMPLETE, replicate=1)
+    chart = study_charts.charts_of(material.of(story.records(spec=SPEC), [], MOMENT))["curves"]
+    full = next(mark for mark in chart.marks if getattr(mark, "name", "") == "full run (2)")
+    assert full.xs == [5, 6, None, 1, None]
+    assert full.ys == [0.6, 0.5, None, 0.95, None]
+    assert len(full.notes) == 5
