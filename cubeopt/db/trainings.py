@@ -4,9 +4,12 @@ Nothing here reads more of a study than it is asked for: a page that follows two
 thousand reads the rows of two.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Lock
+from types import MappingProxyType
 
 from sqlalchemy import Engine, RowMapping, text
 
@@ -84,13 +87,44 @@ def search(engine: Engine, study_id: int, beginning: str, limit: int, maximize: 
     return Found([_run(row) for row in rows], rows[0]["total"] if rows else 0)
 
 
-def epochs(engine: Engine, run_ids: Sequence[int]) -> list[Epoch]:
-    """What the runs *run_ids* recorded, by run and epoch."""
+def epochs(
+    engine: Engine, run_ids: Sequence[int], after: Mapping[int, int] = MappingProxyType({})
+) -> list[Epoch]:
+    """What the runs *run_ids* recorded, by run and epoch; of a run in *after* what came later."""
     if not run_ids:
         return []
+    given = {"run_ids": list(run_ids), "after": [after.get(run_id, 0) for run_id in run_ids]}
     with transaction(engine) as connection:
-        rows = connection.execute(_EPOCHS, {"run_ids": list(run_ids)})
-        return [Epoch(*row) for row in rows]
+        return [Epoch(*row) for row in connection.execute(_EPOCHS, given)]
+
+
+class Recorded:
+    """`epochs` for one who asks again and again: each is read once, as none ever changes.
+
+    At most *most* are kept, those of the runs that were asked for last. Thread-safe.
+    """
+
+    def __init__(self, engine: Engine, most: int = 5_000) -> None:
+        self._engine, self._most = engine, most
+        self._kept: OrderedDict[int, list[Epoch]] = OrderedDict()
+        self._lock = Lock()
+
+    def epochs(self, run_ids: Sequence[int]) -> list[Epoch]:
+        """What the runs *run_ids* recorded, by run and epoch."""
+        with self._lock:
+            held = {run_id: self._kept.get(run_id, []) for run_id in sorted(set(run_ids))}
+        after = {run_id: rows[-1].epoch for run_id, rows in held.items() if rows}
+        found = {run_id: list(rows) for run_id, rows in held.items()}
+        for each in epochs(self._engine, list(held), after):
+            found[each.run_id].append(each)
+        with self._lock:
+            for run_id, rows in found.items():
+                if len(rows) >= len(self._kept.get(run_id, [])):
+                    self._kept[run_id] = rows
+                self._kept.move_to_end(run_id)
+            while len(self._kept) > 1 and sum(map(len, self._kept.values())) > self._most:
+                self._kept.popitem(last=False)
+        return [each for rows in found.values() for each in rows]
 
 
 def mark(engine: Engine, name: str, numbers: Sequence[int] | None) -> str:
@@ -161,8 +195,10 @@ _SEARCH = text(f"""
 """)
 
 _EPOCHS = text("""
-    SELECT run_id, epoch, metrics, created_at FROM cubeopt.epochs
-    WHERE run_id = ANY(:run_ids) ORDER BY run_id, epoch
+    SELECT epoch.run_id, epoch.epoch, epoch.metrics, epoch.created_at
+    FROM unnest(CAST(:run_ids AS bigint[]), CAST(:after AS int[])) AS asked(run_id, after)
+        JOIN cubeopt.epochs epoch ON epoch.run_id = asked.run_id AND epoch.epoch > asked.after
+    ORDER BY epoch.run_id, epoch.epoch
 """)
 
 _STANDS = "string_agg(concat_ws('.', run.id, run.epoch, run.state, run.token), ' ' ORDER BY run.id)"

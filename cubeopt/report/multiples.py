@@ -131,7 +131,8 @@ def figure(quantity: Quantity, lines: Sequence[Line], signs: Sequence[Sign]) -> 
         "height": HEIGHT,
         "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero", "zeroline": False},
         "yaxis": {
-            "title": {"text": quantity.unit},
+            "title": {"text": quantity.unit, "standoff": 8},
+            "automargin": True,
             "type": "log" if quantity.log else "linear",
             "zeroline": not quantity.log,
         },

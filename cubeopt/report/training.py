@@ -14,7 +14,7 @@ from cubeopt.db import measures, records, trainings
 from cubeopt.db.engine import Engine
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind
-from cubeopt.db.trainings import Epoch, Run
+from cubeopt.db.trainings import Epoch, Recorded, Run
 from cubeopt.errors import ConfigError
 from cubeopt.report import ranking
 from cubeopt.search import objective
@@ -140,10 +140,13 @@ def parse(text: str) -> list[Choice]:
     return found
 
 
-def load(engine: Engine, name: str, chosen: Sequence[Choice] = ()) -> Trainings:
+def load(
+    engine: Engine, name: str, chosen: Sequence[Choice] = (), kept: Recorded | None = None
+) -> Trainings:
     """The trainings *chosen* of the study called *name*.
 
     Without a choice those that are trained now, else the best. UnknownNameError without the study.
+    Who asks again and again has *kept* what it has read.
     """
     study = records.study(engine, name)
     by = "you"
@@ -153,7 +156,7 @@ def load(engine: Engine, name: str, chosen: Sequence[Choice] = ()) -> Trainings:
     taken = {each: [run for run in runs if each.takes(run)] for each in chosen}
     held = [run.run_id for each in taken.values() for run in each]
     recorded: dict[int, list[Epoch]] = defaultdict(list)
-    for epoch in trainings.epochs(engine, sorted(set(held))):
+    for epoch in (kept or Recorded(engine)).epochs(held):
         recorded[epoch.run_id].append(epoch)
     tracks = [_track(study, each, its, recorded) for each, its in taken.items() if its]
     return Trainings(

@@ -72,11 +72,10 @@ def _objective(shown: Trainings) -> Section:
     unit = f"{metric} ({_unit(metric)}), validation"
     quantity = Quantity(f"validation/{metric}", metric, unit, picks=_about(*_ABOUT_FVU))
     better = "higher" if shown.direction == "maximize" else "lower"
-    section = _section(
-        *("objective", f"Objective: {metric}", f"What the study decides by; {better} is better."),
-        shown,
-        [quantity],
-    )
+    about = f"What the study decides by; {better} is better."
+    if shown.rungs:
+        about += " Dotted: the rungs, where short runs are compared."
+    section = _section("objective", f"Objective: {metric}", about, shown, [quantity])
     for panel in section.panels:
         panel.figure["layout"]["height"] += _TALLER
         multiples.draw_baselines(panel.figure, shown)

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page
 from sqlalchemy import Engine, text
 
+from cubeopt.dashboard import training as pages
 from cubeopt.db import queue, records
 from cubeopt.training.diagnosis import Kind
 
@@ -107,6 +108,7 @@ def test_trials_are_chosen_by_keyboard_in_a_narrow_window(
     # Nobody has chosen: those that train now.
     names = page.locator("#chips li").all_inner_texts()
     assert names == ["trial 0", "trial 9"]
+    assert ODD in page.locator("tr[data-track='9']").inner_text()  # shown, and not run
     page.locator("#choose").focus()
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.activeElement.id === 'find'")
@@ -192,6 +194,28 @@ def test_data_are_every_number_of_every_epoch(
         for name, values in track["metrics"].items():
             assert values == [own[epoch].get(name) for epoch in track["epochs"]]
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_one_drawing_serves_all_who_ask_for_the_same(
+    module_engine: Engine, dashboard: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = hands_of(module_engine, "shared")
+    hands.enqueue(hands.study("shared"), [0])
+    (claim,) = hands.claim(1, study="shared")
+    hands.report(claim, 1, 0.5, metrics={"validation/fvu": 0.5})
+    drawn: list[str] = []
+    load = pages.training.load
+
+    def counted(engine: Engine, name: str, *given: Any) -> Any:
+        drawn.append(name)
+        return load(engine, name, *given)
+
+    monkeypatch.setattr(pages.training, "load", counted)
+    for asked in (1, 2):
+        answers = [dashboard.ask("/data/studies/shared/training/charts") for _ in range(3)]
+        assert len({answer.json["mark"] for answer in answers}) == 1
+        assert drawn == ["shared"] * asked
+        hands.report(claim, 1 + asked, 0.5, metrics={"validation/fvu": 0.5})
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,37 @@ def test_epochs_are_those_of_the_runs_in_their_order(hands: Any) -> None:
     assert trainings.epochs(hands.engine, []) == []
 
 
+def test_what_has_been_read_is_kept_and_only_what_is_new_is_read(
+    hands: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands.enqueue(hands.study(), range(2))
+    first, second = hands.claim(2)
+    hands.report([first, second], 1, metrics={"n": 1.0})
+    read: list[tuple[int, int]] = []
+    plain = trainings.epochs
+
+    def counted(*given: Any) -> list[trainings.Epoch]:
+        found = plain(*given)
+        read.extend((each.run_id, each.epoch) for each in found)
+        return found
+
+    monkeypatch.setattr(trainings, "epochs", counted)
+    kept = trainings.Recorded(hands.engine, most=3)
+    ids = [second.run_id, first.run_id]
+    assert kept.epochs(ids) == plain(hands.engine, ids)
+    hands.report(first, 2, metrics={"n": 2.0})
+    hands.report(second, 2, metrics={"n": 2.0})
+    assert kept.epochs([first.run_id]) == plain(hands.engine, [first.run_id])
+    a, b = first.run_id, second.run_id
+    assert read == [(a, 1), (b, 1), (a, 2)]
+    read.clear()
+    assert kept.epochs(ids) == plain(hands.engine, ids)
+    assert read == [(b, 2)]
+    read.clear()
+    kept.epochs(ids)  # four are more than are kept: those of one run were forgotten
+    assert len(read) == 2
+
+
 def test_a_search_has_the_running_first_and_then_the_best(hands: Any) -> None:
     study = hands.study()
     hands.enqueue(study, range(25))

@@ -42,7 +42,8 @@ export function follow(address, seen, say) {
   };
 }
 
-/** One task at a time and not more often than *pause* ms; asked for while it runs, it runs again. */
+/** One task at a time and not more often than every *pause()* ms; asked for while it runs, it runs
+ *  again. */
 export function paced(task, pause) {
   let running = false;
   let again = false;
@@ -60,7 +61,7 @@ export function paced(task, pause) {
       setTimeout(() => {
         running = false;
         if (again) run();
-      }, Math.max(0, pause - (performance.now() - started)));
+      }, Math.max(0, pause() - (performance.now() - started)));
     }
   };
   return run;

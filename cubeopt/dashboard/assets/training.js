@@ -5,6 +5,7 @@ import { follow, paced, put } from "./live.js";
 const root = document.getElementById("training");
 const tail = root.dataset.tail;
 const most = Number(root.dataset.most);
+const COSTLY = 25_000; // ms between two drawings for each second that one costs: 4 % of a core at most
 const [chips, choose, followed, live, picker, find, found, options, now] = [
   ...["chips", "choose", "follow", "live", "picker", "find", "found", "options", "now"],
 ].map((id) => document.getElementById(id));
@@ -15,6 +16,7 @@ let losses = asked.get("losses") === "weighted" ? "weighted" : "plain";
 let tracks = []; // that are shown
 let panels = {}; // by id, what is to be drawn
 let mark = "";
+let cost = 0; // seconds of the server's CPU for the last drawing
 let unfollow = () => {};
 
 const said = (text) => {
@@ -40,10 +42,10 @@ const refresh = paced(async () => {
     said(`not up to date: ${error.message}`);
     if (!mark) now.replaceChildren(paragraph(error.message, "error"));
   }
-}, 1000);
+}, () => Math.max(1000, COSTLY * cost));
 
 function show(content) {
-  ({ mark, tracks, panels } = content);
+  ({ mark, cost, tracks, panels } = content);
   put(now, content.html);
   for (const swatch of now.querySelectorAll(".swatch")) {
     paint(swatch, tracks[swatch.dataset.nth] ?? { color: swatch.dataset.color, dash: "solid" });

@@ -14,7 +14,7 @@ const refresh = paced(async () => {
   } catch (error) {
     live.textContent = `not up to date: ${error.message}`;
   }
-}, 1000);
+}, () => 1000);
 
 follow(
   "/events/workers",
