@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cubeopt.search.study import StudySpec
     from cubeopt.service.planning import Plan
 
-_NUMBERS = 4  # of a weight in a whole checkpoint, of which a thinned one has one
+_NUMBERS = 4  # of a weight, as service.planning counts them; a thinned checkpoint has one
 _INTERRUPTED = 130
 
 

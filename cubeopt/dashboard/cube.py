@@ -49,7 +49,8 @@ def _data(request: Request) -> Response:
     """The runs of the study; of a ``run`` its epochs; of an ``epoch`` of it the cube.
 
     While the cube is looked at the answer says how far that is: ask again. ``colour`` names one of
-    the colourings of the cube, ``record`` asks for all that was found instead of figures.
+    the colourings of the cube, ``record`` asks for all that was found instead of figures, ``list``
+    for the epochs alone.
     """
     given, name = context.of(request), request.path_params["name"]
     asked = request.query_params
@@ -60,6 +61,8 @@ def _data(request: Request) -> Response:
     if not epochs:
         where = given.settings.checkpoints_dir / name
         return context.data({**row, "state": "missing", "says": missing(str(where))})
+    if "list" in asked:
+        return context.data({**row, "state": "listed"})
     epoch = _epoch(request, epochs)
     answer = _analyst(request).ask(epochs[epoch])
     row["epoch"] = epoch

@@ -14,6 +14,7 @@ from cubeopt.report.chart import Axis, Bars, Chart, Label, Line, Mark, Points, R
 _SYMBOLS = {"x": "x-thin", "triangle": "triangle-up", "bar": "line-ew"}
 _NO_FILL = ("x", "bar")
 _GRID = "rgba(128, 128, 128, 0.18)"
+_CROWDED = 60  # letters of all names along an axis
 _UNDER = "rgba(255, 255, 255, 0.75)"  # a label; the page's scripts know it, for dark pages
 _ZERO = "rgba(128, 128, 128, 0.75)"
 
@@ -43,6 +44,11 @@ def drawing(chart: Chart) -> dict[str, Any]:
         "shapes": [],
         "annotations": [],
     }
+    names = list((chart.x.ticks or {}).values())
+    if any("\n" in name for name in names):
+        layout["xaxis"]["tickangle"] = 0
+    elif sum(map(len, names)) > _CROWDED:
+        layout["xaxis"]["tickangle"] = 60  # else a narrow screen leaves some names out
     drawn = _Drawing([], layout)
     for mark in chart.marks:
         _add(mark, drawn, chart)
@@ -218,8 +224,6 @@ def _axis(axis: Axis) -> dict[str, Any]:
         said["rangemode"] = "tozero"
     if axis.ticks is not None:
         said["tickvals"] = list(axis.ticks)
-        if any("\n" in name for name in axis.ticks.values()):
-            said["tickangle"] = 0
         names = (html.escape(name) for name in axis.ticks.values())
         said["ticktext"] = [name.replace("\n", "<br>") for name in names]
     elif axis.whole:

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from cubeopt.emergence.record import Emergence
 from cubeopt.report import cube, cube_paint
 from cubeopt.report.cube import Colouring, Frame
-from cubeopt.report.palette import FAINT, PURPLE, QUIET, VERMILION
+from cubeopt.report.palette import FAINT, GREY, PURPLE, QUIET, VERMILION
 
 FACES = {"input face": VERMILION, "output face": PURPLE}  # no expert's colours
 _CLEAR = "rgba(0,0,0,0)"
@@ -138,7 +138,8 @@ def _cells(found: Emergence, colouring: Colouring, frame: Frame) -> go.Scatter3d
             "colorscale": [list(stop) for stop in shown.stops],
             "colorbar": _bar(shown),
             "opacity": 0.95,
-            "line": {"width": 0},
+            # Seen on any ground, whichever end of the scale a cell is at.
+            "line": {"width": 0 if colouring.categories else 1, "color": GREY},
         },
     )
 
@@ -255,6 +256,7 @@ def _bar(shown: cube_paint.Scale) -> dict[str, Any]:
         "title": {"text": shown.title, "side": "top"},
         "tickvals": list(shown.ticks),
         "ticktext": list(shown.labels),
+        "tickangle": 0,
         "orientation": "h",
         "x": 0.5,
         "y": 0.0,

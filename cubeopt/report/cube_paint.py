@@ -45,9 +45,7 @@ def scale(colouring: Colouring) -> Scale:
         ticks = [float(power) for power in range(math.ceil(low), math.floor(high) + 1)]
         ticks = ticks if len(ticks) > 1 else [low, high]
         labels = [f"{10.0**tick:.2g}" for tick in ticks]
-        return Scale(
-            below, high, stops, [(below + low) / 2, *ticks], ["not reached", *labels], title
-        )
+        return Scale(below, high, stops, [(below + low) / 2, *ticks], ["none", *labels], title)
     colours = _AROUND if colouring.scale == "diverging" else _RISING
     ticks = [low + share * (high - low) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     return Scale(low, high, _spread(colours), ticks, [f"{tick:.3g}" for tick in ticks], title)

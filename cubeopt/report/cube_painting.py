@@ -19,7 +19,7 @@ from cubeopt import atomic
 from cubeopt.emergence.record import Emergence
 from cubeopt.report import cube, cube_paint
 from cubeopt.report.cube_figures import FACES, frame_of
-from cubeopt.report.palette import FAINT, INK, QUIET
+from cubeopt.report.palette import FAINT, GREY, INK, QUIET
 
 _PANEL, _HEIGHT, _DPI = 6.6, 6.4, 100  # inches of a panel's width, of the picture's height
 _AREA = 90.0  # points squared of a cell of a cube with 8 cells a side
@@ -62,8 +62,8 @@ def _paint(figure: Figure, axes: Any, found: Emergence, key: str, step: int | No
         cmap=colours,
         norm=limits,
         depthshade=False,
-        linewidths=0.3,
-        edgecolors="white",
+        linewidths=0.4,
+        edgecolors="white" if colouring.categories else GREY,
     )
     _outline_faces(axes, found)
     for name, title, side in zip(

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from cubeopt import trial
+from cubeopt import saved, trial
 from cubeopt.data import dataset as datasets
+from cubeopt.db import leases, queue, records
+from cubeopt.db.leases import EpochReport
+from cubeopt.db.queue import NewTrial
 from cubeopt.training import checkpoint
 from cubeopt.training.checkpoint import Facts
 from cubeopt.training.feed import Feed
@@ -68,3 +71,52 @@ def test_what_cannot_be_looked_at_is_one_line_and_a_code(cli, folder, home, tmp_
         "cubeopt: the cube was trained on the dataset 'tiny', which cannot be read here: "
     )
     assert len(said.err.splitlines()) == 1
+
+
+def test_a_trial_of_a_study_is_found_by_its_number(cli, folder, home, engine):
+    """Its short run has left two epochs here, of which the storage knows the newest."""
+    held = datasets.load(home / "data" / "tiny")
+    record = records.create_study(
+        engine,
+        name="tiny",
+        spec={"name": "tiny", "rungs": {"epochs": [1, 2]}},
+        direction="minimize",
+        metric="fvu",
+        dataset="tiny",
+        dataset_fingerprint=held.fingerprint,
+        dataset_rows=held.counts(held.tasks),
+        baselines={},
+        code_version="0",
+    )
+    queue.enqueue(engine, record.id, [NewTrial(n, {}, {"seed": n}, "a", 2) for n in range(2)])
+    worker = queue.register(engine, "w", "host", 1, "cpu", {})
+    (claim,) = queue.claim(
+        engine,
+        worker,
+        1,
+        device="cpu",
+        provenance={},
+        preferred_width=1,
+        max_width=1,
+        lease_seconds=600.0,
+    )
+    run = saved.folder("tiny", 0, "short", 0)
+    for epoch in (1, 2):
+        shutil.copytree(folder, home / "checkpoints" / run / f"epoch_{epoch:05d}.t1")
+        path = str(run / f"epoch_{epoch:05d}.t1")
+        report = EpochReport(claim.run_id, claim.token, epoch, 0.5, {}, path)
+        leases.report(engine, [report], lambda question: False)
+    for given, epoch in (((), 2), (("--epoch", 1), 1)):
+        row = cli("analyze", "--study", "tiny", "--trial", 0, *given, "--json").json
+        assert row["checkpoint"] == str(home / "checkpoints" / run / f"epoch_{epoch:05d}.t1")
+    said = cli("analyze", "--study", "tiny", "--trial", 0, "--epoch", 7)
+    assert (said.code, said.err) == (
+        2,
+        "cubeopt: no checkpoint of epoch 7 of trial 0 is here, only of 1, 2\n",
+    )
+    said = cli("analyze", "--study", "tiny", "--trial", 1)
+    assert said.err == "cubeopt: trial 1 of study 'tiny' has left no checkpoint\n"
+    shutil.rmtree(home / "checkpoints")
+    said = cli("analyze", "--study", "tiny", "--trial", 0)
+    assert said.code == 1
+    assert "the checkpoints of trial 0 of study 'tiny' are not on this machine" in said.err

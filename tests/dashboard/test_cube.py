@@ -258,3 +258,23 @@ def test_what_is_not_here_is_said_with_what_to_do(cubes: Served, viewer: Viewer)
         assert row["state"] == "missing"
     finally:
         shutil.move(kept.with_name("elsewhere"), kept)
+
+
+def test_a_checkpoint_that_a_run_leaves_meanwhile_can_be_chosen(
+    cubes: Served, viewer: Viewer
+) -> None:
+    kept = cubes.context.settings.checkpoints_dir / saved.folder(NAME, 0, "full", 0)
+    (path,) = kept.glob("epoch_00004.*")
+    away = kept / "later"
+    path.rename(away)
+    page = viewer.open(_address(cubes))
+    _shown(page, 6)
+    assert page.locator("#epoch option").all_inner_texts() == ["2", "6"]
+    away.rename(path)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # as if looked at again
+    expect(page.locator("#epoch option")).to_have_text(["2", "4", "6"], timeout=30_000)
+    assert page.locator("#epoch").input_value() == "6"
+    assert page.locator("#epochs").get_attribute("max") == "2"
+    page.locator("#epoch").select_option("4")
+    _shown(page, 4)
+    assert page.locator("#epochs").input_value() == "1"

@@ -73,7 +73,7 @@ def test_what_was_not_reached_is_no_small_number(found):
     scale, colours = cube_paint.scale(shown), cube_paint.colours(shown, frame)
     assert (colours[0], colours[2]) == (-1.0, 1.0)
     assert scale.low < colours[1] == colours[3] < -1.0
-    assert scale.labels == ["not reached", "0.1", "1", "10"]
+    assert scale.labels == ["none", "0.1", "1", "10"]
     sizes = cube_paint.sizes(shown, frame)
     assert sizes[1] < sizes[2]
 

@@ -4,6 +4,7 @@ import { draw, fetched, shown } from "./charts.js";
 import { cubeFigure, frameOf, layerRows, layersFigure } from "./cube_view.js";
 
 const AGAIN = 500; // milliseconds between questions while the cube is looked at
+const LOOK = 10_000; // milliseconds after which a run may have left another checkpoint
 const BEAT = 900; // milliseconds of a step that is played
 const find = (id) => document.getElementById(id);
 const controls = find("controls");
@@ -189,20 +190,38 @@ function start() {
   });
   if (!find("epoch")) return;
   const ranged = find("epochs");
-  const epochs = [...find("epoch").options].map((each) => each.value);
+  let epochs = [...find("epoch").options].map((each) => each.value);
   const toEpoch = (epoch) => {
-    find("epoch").value = epoch;
-    if (ranged) {
-      ranged.value = epochs.indexOf(epoch);
-      ranged.setAttribute("aria-valuetext", `epoch ${epoch}`);
-      find("epoch-at").textContent = epoch;
-    }
+    place(epoch);
     remember({});
     ask();
   };
+  const place = (epoch) => {
+    find("epoch").value = epoch;
+    ranged.value = epochs.indexOf(epoch);
+    ranged.setAttribute("aria-valuetext", `epoch ${epoch}`);
+    find("epoch-at").textContent = epoch;
+  };
+  const look = async () => {
+    if (document.hidden) return;
+    const query = new URLSearchParams({ run: find("run").value, list: "" });
+    const study = encodeURIComponent(controls.dataset.study);
+    const answer = await fetched(`/data/studies/${study}/cube?${query}`).catch(() => null);
+    const found = answer?.epochs?.map(String) ?? [];
+    if (found.length === 0 || found.join() === epochs.join()) return;
+    const chosen = find("epoch").value;
+    epochs = found;
+    find("epoch").replaceChildren(...found.map((each) => new Option(each, each)));
+    ranged.max = found.length - 1;
+    find("epochs-label").hidden = found.length < 2;
+    if (found.includes(chosen)) place(chosen);
+    else toEpoch(found.at(-1)); // a run that is not full keeps its newest only
+  };
+  setInterval(look, LOOK);
+  document.addEventListener("visibilitychange", look);
   find("epoch").addEventListener("change", () => toEpoch(find("epoch").value));
-  ranged?.addEventListener("change", () => toEpoch(epochs[Number(ranged.value)]));
-  ranged?.addEventListener("input", () => {
+  ranged.addEventListener("change", () => toEpoch(epochs[Number(ranged.value)]));
+  ranged.addEventListener("input", () => {
     find("epoch-at").textContent = epochs[Number(ranged.value)];
   });
   find("colour").addEventListener("change", () => {
