@@ -12,6 +12,7 @@ import typer
 from cubeopt import __version__, settings
 from cubeopt.cli import (
     ablation,
+    analysis,
     bench,
     comparison,
     data,
@@ -47,6 +48,7 @@ service.add_to(app)
 ablation.add_to(app)
 planning.add_to(study.app)
 comparison.add_to(app)
+analysis.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

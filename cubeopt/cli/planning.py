@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cubeopt.search.study import StudySpec
     from cubeopt.service.planning import Plan
 
+_NUMBERS = 4  # of a weight, as service.planning counts them; a thinned checkpoint has one
 _INTERRUPTED = 130
 
 
@@ -65,6 +66,7 @@ def plan(
 
 def _summary(spec: "StudySpec", made: "Plan", epochs: "Epochs", workers: int) -> dict[str, Any]:
     seconds = made.epoch_seconds / workers
+    snapshots = epochs.full / spec.base_trial.plan.save_checkpoint_every  # thinned: weights alone
     return {
         "study": spec.name,
         "trials": round(epochs.trials),
@@ -80,7 +82,7 @@ def _summary(spec: "StudySpec", made: "Plan", epochs: "Epochs", workers: int) ->
         "hours": (epochs.pruned + epochs.full) * seconds / 3600.0,
         "hours_without_pruning": (epochs.unpruned + epochs.full) * seconds / 3600.0,
         "memory_gb": max(cost.bytes for cost in made.costs) / 1e9,
-        "checkpoints_gb": epochs.trials * made.checkpoint_bytes / 1e9,
+        "checkpoints_gb": (epochs.trials + snapshots / _NUMBERS) * made.checkpoint_bytes / 1e9,
         "trials_of_unmeasured_shapes": made.unmeasured,
     }
 

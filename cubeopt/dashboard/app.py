@@ -15,7 +15,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp
 
-from cubeopt.dashboard import assets, context, health, login, optuna_pages, overview
+from cubeopt.dashboard import (
+    assets,
+    context,
+    cube,
+    health,
+    login,
+    optuna_pages,
+    overview,
+    studies,
+    training,
+    workers,
+)
 from cubeopt.dashboard.context import Context
 from cubeopt.dashboard.gate import Gate
 from cubeopt.dashboard.headers import Headers
@@ -29,6 +40,10 @@ PAGES: tuple[Callable[[], list[BaseRoute]], ...] = (
     health.routes,
     login.routes,
     overview.routes,
+    studies.routes,
+    cube.routes,
+    training.routes,
+    workers.routes,
 )
 
 

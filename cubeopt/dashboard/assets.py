@@ -12,7 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-_PLOTLY = "plotly.min.js"
+# What lies elsewhere: plotly's own script, and ours that a page which stands alone has, too.
+_ELSEWHERE = {
+    "plotly.min.js": ("plotly", "package_data"),
+    "cube_view.js": ("cubeopt.report", "scripts"),
+}
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
@@ -57,15 +61,13 @@ def _send(request: Request) -> Response:
 @cache
 def _names() -> frozenset[str]:
     ours = resources.files("cubeopt.dashboard") / "assets"
-    return frozenset(each.name for each in ours.iterdir() if each.is_file()) | {_PLOTLY}
+    return frozenset(each.name for each in ours.iterdir() if each.is_file()) | _ELSEWHERE.keys()
 
 
 @cache
 def _read(name: str) -> _Asset:
-    if name == _PLOTLY:
-        plain = (resources.files("plotly") / "package_data" / name).read_bytes()
-    else:
-        plain = (resources.files("cubeopt.dashboard") / "assets" / name).read_bytes()
+    package, folder = _ELSEWHERE.get(name, ("cubeopt.dashboard", "assets"))
+    plain = (resources.files(package) / folder / name).read_bytes()
     kind = _TYPES.get(name[name.rfind(".") :]) or mimetypes.guess_type(name)[0]
     digest = hashlib.sha256(plain).hexdigest()[:16]
     return _Asset(plain, gzip.compress(plain, mtime=0), kind or "application/octet-stream", digest)

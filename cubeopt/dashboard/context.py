@@ -9,7 +9,7 @@ import jinja2
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from cubeopt.dashboard import assets, headers
+from cubeopt.dashboard import assets, headers, wording
 from cubeopt.dashboard.door import Door
 from cubeopt.db.engine import Engine
 from cubeopt.settings import Settings
@@ -57,6 +57,11 @@ def page(
     )
 
 
+def fragment(template: str, **values: Any) -> str:
+    """A part of a page, that a script puts in its place; everything in *values* is escaped."""
+    return _TEMPLATES.get_template(template).render(values)
+
+
 def data(content: Any, status: int = 200) -> Response:
     """*content* as JSON; NaN and infinity have no place in it."""
     if isinstance(content, Chart):
@@ -73,3 +78,6 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.globals["asset"] = assets.address
+_TEMPLATES.globals |= {
+    each.__name__: each for each in (wording.number, wording.seconds, wording.moment)
+}

@@ -156,21 +156,21 @@ def _charts(found: Material, short: Summary) -> dict[str, Chart]:
 
 
 def _plotted(chart: Chart) -> str:
-    """With its title and sentence in it, since no page of ours is around it."""
-    figure = chart_page.figure(chart)
-    figure.update_layout(
-        height=_HEIGHT,
-        title={
+    """With its title in it, since no page of ours is around it; no smaller than Optuna's own."""
+    drawn = chart_page.drawing(chart)
+    layout = {
+        **drawn["layout"],
+        "height": _HEIGHT,
+        "title": {
             **{"text": chart.title, "font": {"size": 17}},
             **{"x": 0, "xref": "paper", "y": 0.97, "yref": "container", "yanchor": "top"},
         },
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yref": "paper", "yanchor": "bottom"},
-        margin={"l": 80, "r": 30, "t": 84, "b": 60},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-    )
-    text: str = figure.to_json()
-    return text
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yref": "paper", "yanchor": "bottom"},
+        "margin": {"l": 80, "r": 30, "t": 84, "b": 60},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+    }
+    return json.dumps({"data": drawn["data"], "layout": layout}, allow_nan=False)
 
 
 def _listed(found: Material, short: Summary) -> dict[str, str]:

@@ -4,6 +4,7 @@ P trials, B samples, D embedding size, C cells, F cells of a face, S state size,
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,9 @@ from cubeopt.trial import CubeShape
 # Bytes of what all steps would keep for the gradient; beyond, each step is computed a second time.
 _MOST_KEPT = {"cpu": 2 << 30, "cuda": 8 << 30}
 _KEPT_STATES = 22  # states that one step keeps, counted roughly
+
+# Sees the states after so many exchanges, 0 to T, and gives those with which the cube goes on.
+Touch = Callable[[int, Float[Tensor, "P C B S"]], Float[Tensor, "P C B S"]]
 
 
 @dataclass(frozen=True)
@@ -52,20 +56,23 @@ class Cube:
         source: Float[Tensor, "P B D"],
         knobs: Column,
         kept: Float[Tensor, "P C B S"] | None = None,
+        touch: Touch = lambda _, state: state,
     ) -> Passage:
         """Pass *source* (standardised embeddings) through the P cubes of *arena*.
 
         *knobs* are those of CubeKnobs; *kept* is what dropout multiplies the shown states with.
+        *touch* looks at the states on their way, or changes them.
         """
         gradients = Gradients()
         weights = self.layout.opened(arena, gradients)
-        state = self._enter(weights, source)
+        state = touch(0, self._enter(weights, source))
         walk = _Walk(self.shape, state, knobs)
         exchange = self._exchanging(weights, gradients, state)
         for step in range(self.shape.lattice_steps):
             if walk.over():
                 break
             made = exchange(walk.state, kept, walk.going)
+            made = made._replace(state=touch(step + 1, made.state))
             walk.take(weights, self.wiring, made, last=step == self.shape.lattice_steps - 1)
         state = walk.result()
         gates, active = walk.record()

@@ -1,23 +1,25 @@
-"""Where workers keep the checkpoints of runs: STUDY/trial_00003/full/epoch_00050.t7.
+"""Where workers keep the checkpoints of runs, by the names of `cubeopt.saved`.
 
-Full runs over further seeds have folders of their own: full_1, full_2.
-
-One that was made in the course of an epoch has its batches in the name: epoch_00050_batch_00017.t7.
-
-The token of the lease stands in the name: the file of a zombie is not that of its successor.
+Of a short run only the newest one is kept. A full run keeps those of its save points too, thinned:
+by them it can be seen how its cube came about.
 """
 
+import logging
 import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cubeopt import saved
 from cubeopt.db.queue import Claim
 from cubeopt.errors import CheckpointError
+from cubeopt.saved import Saved
 from cubeopt.training import checkpoint
 from cubeopt.training.loop import PackRun, TrialState
 from cubeopt.trial import TrialSpec
+
+logger = logging.getLogger(__name__)
 
 _PAGE = 4096  # bytes, to see whether there is room at all
 _TOKEN_MARK = re.compile(r"\.t(\d+)")  # in the name of a checkpoint, and of its draft
@@ -54,10 +56,8 @@ class Shelf:
     def put(self, run: PackRun, claim: Claim, slot: int, metrics: Mapping[str, float]) -> str:
         """Write a checkpoint of where a run stands; its path below the folder."""
         epoch, batches = divmod(run.steps_done(slot), run.steps_per_epoch)
-        kind = f"{claim.kind}_{claim.replicate}" if claim.replicate else claim.kind
-        parent = Path(claim.study) / f"trial_{claim.trial_number:05d}" / kind
-        begun = f"_batch_{batches:05d}" if batches else ""
-        path = parent / f"epoch_{epoch:05d}{begun}.t{claim.token}"
+        parent = saved.folder(claim.study, claim.trial_number, claim.kind, claim.replicate)
+        path = parent / Saved(epoch, batches, claim.token).name
         checkpoint.save(
             self._folder / path,
             run.state(slot),
@@ -84,10 +84,40 @@ class Shelf:
         """Of what this lease and those before it wrote, only the checkpoint just recorded counts.
 
         What bears a newer token stays: we may have slept since our report, and another worker
-        trains the run.
+        trains the run. Of a full run, what was written at earlier save points is thinned.
         """
         newest = self._folder / path
-        for folder in newest.parent.iterdir():
+        try:
+            kept = _save_points(newest)
+        except CheckpointError as error:  # its successor has cleared it away while we slept
+            logger.debug("nothing is forgotten: %s", error)
+            return
+        for folder in list(newest.parent.iterdir()):
             mark = _TOKEN_MARK.search(folder.name)
-            if folder != newest and mark and int(mark[1]) <= token:
+            if folder == newest or not mark or int(mark[1]) > token:
+                continue
+            if folder not in kept or not _thinned(folder):
                 checkpoint.remove(folder)
+
+
+def _save_points(newest: Path) -> set[Path]:
+    """What a full run keeps beside its *newest* checkpoint: one of each epoch before it."""
+    recorded = saved.parse(newest.name)
+    if recorded is None or not saved.is_of_full_run(newest.parent):
+        return set()
+    every = checkpoint.save_interval(newest)
+    return {
+        path
+        for epoch, path in saved.of_epochs(newest.parent).items()
+        if epoch < recorded.epoch + bool(recorded.batches) and epoch % every == 0
+    }
+
+
+def _thinned(folder: Path) -> bool:
+    """Whether *folder* could be thinned; a picture of the past is worth no run's end."""
+    try:
+        checkpoint.thin(folder)
+    except CheckpointError as error:
+        logger.warning("no snapshot is kept: %s", error)
+        return False
+    return True

@@ -2,20 +2,24 @@
 
 A checkpoint is a folder with `state.safetensors` and `state.json`. It appears by one rename, so it
 is whole or not there, and what it holds is enough to continue to the same numbers.
+
+A *thinned* one keeps only what evaluates: the weights, their average, the scales and the facts. It
+can be looked at, not continued.
 """
 
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cubeopt import atomic, trial
@@ -23,7 +27,9 @@ from cubeopt.errors import CheckpointError, ConfigError
 from cubeopt.lattice.layers import Layout
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import TrialState
+from cubeopt.training.scale import Scale
 from cubeopt.training.schedules import Plateau
+from cubeopt.trial import TrialSpec
 
 _FORMAT = 4
 _TENSORS, _FACTS = "state.safetensors", "state.json"
@@ -38,6 +44,7 @@ _DAMAGE = (
     ConfigError,
 )
 _SOME = ("average", "gathered")  # of trials that have them
+_EVALUATING = ("weights", "average", "scale")
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,17 @@ class Facts:
     dataset_fingerprint: str
     metrics: Mapping[str, float | None]  # of the epoch's end
     provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What a checkpoint, whole or thinned, evaluates with."""
+
+    spec: TrialSpec
+    weights: dict[str, Tensor]  # or their average, by name
+    source_scale: Scale
+    target_scale: Scale
+    facts: Facts
 
 
 def save(folder: Path, state: TrialState, layout: Layout, feed: Feed, facts: Facts) -> None:
@@ -92,26 +110,83 @@ def save(folder: Path, state: TrialState, layout: Layout, feed: Feed, facts: Fac
 def load(folder: Path, layout: Layout) -> tuple[TrialState, Facts]:
     """Read the checkpoint *folder*; CheckpointError when missing, damaged or of another shape."""
     content = _read_facts(folder)
-    try:
-        tensors = safetensors.torch.load_file(folder / _TENSORS)
-        state = _state(content, tensors, layout, str(folder / _FACTS))
-        facts = Facts(
-            int(content["epoch"]),
-            int(content["pack_width"]),
-            str(content["dataset_fingerprint"]),
-            content["metrics"],
-            content["provenance"],
-        )
-    except _DAMAGE as error:
+    if content.get("thinned"):
         raise CheckpointError(
-            f"checkpoint {folder} is damaged or of another shape: {error}"
-        ) from error
-    return state, facts
+            f"checkpoint {folder} was thinned: it can be analysed, but no training goes on from "
+            "it; take the newest one of its run"
+        )
+    with _damage(folder):
+        tensors = safetensors.torch.load_file(folder / _TENSORS)
+        return _state(content, tensors, layout, str(folder / _FACTS)), _facts(content)
+
+
+def evaluated(folder: Path) -> Evaluated:
+    """Read what evaluates from *folder*, whole or thinned; CheckpointError as of `load`."""
+    content = _read_facts(folder)
+    with _damage(folder):
+        tensors = safetensors.torch.load_file(folder / _TENSORS)
+        source, target = (
+            Scale(tensors[f"scale/{side}_mean"], tensors[f"scale/{side}_deviation"])
+            for side in ("source", "target")
+        )
+        spec = trial.from_flat(content["spec"], str(folder / _FACTS))
+        weights = _part(tensors, content["serve"])
+        return Evaluated(spec, weights, source, target, _facts(content))
+
+
+def save_interval(folder: Path) -> int:
+    """Epochs from one save point of its training to the next; CheckpointError as of `load`."""
+    content = _read_facts(folder)
+    with _damage(folder):
+        return trial.from_flat(content["spec"], str(folder / _FACTS)).plan.save_checkpoint_every
+
+
+def thin(folder: Path) -> None:
+    """Leave of a checkpoint what evaluates; one that was thinned before stays as it is.
+
+    The mark comes first: whatever happens in between, nobody trains on from half a checkpoint.
+    """
+    content = _read_facts(folder)
+    try:
+        with safe_open(folder / _TENSORS, "pt") as file:
+            names = list(file.keys())
+            keep = {
+                name: file.get_tensor(name)
+                for name in names
+                if name.partition("/")[0] in _EVALUATING
+            }
+        if not content.get("thinned"):
+            _replace(folder / _FACTS, json.dumps(content | {"thinned": True}, indent=1).encode())
+        if len(keep) < len(names):
+            _replace(folder / _TENSORS, safetensors.torch.save(keep))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot thin checkpoint {folder}: {error}") from error
 
 
 def remove(folder: Path) -> None:
     """Delete a checkpoint that nothing refers to any more."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    """What is wrong with a checkpoint, in one line."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise CheckpointError(
+            f"checkpoint {folder} is damaged or of another shape: {error}"
+        ) from error
+
+
+def _facts(content: Mapping[str, Any]) -> Facts:
+    return Facts(
+        int(content["epoch"]),
+        int(content["pack_width"]),
+        str(content["dataset_fingerprint"]),
+        content["metrics"],
+        content["provenance"],
+    )
 
 
 def _state(
@@ -168,6 +243,18 @@ def _write(folder: Path, tensors: dict[str, Tensor], content: dict[str, Any]) ->
         shutil.rmtree(draft, ignore_errors=True)
         raise
     atomic.sync(folder.parent)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    try:
+        _write_synced(Path(draft), data)
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+    except OSError:
+        Path(draft).unlink(missing_ok=True)
+        raise
 
 
 def _write_synced(path: Path, data: bytes) -> None:

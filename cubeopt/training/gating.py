@@ -68,13 +68,13 @@ def metrics(sums: GateSums, experts: Sequence[str]) -> dict[str, Float64[Tensor,
     table["usage_min"] = share.amin(1)
     table["gate_entropy"] = entropy
     table["specialisation"] = (_bits(share) - entropy).clamp(min=0.0)
-    table["specialisation/cell"] = _information(sums.by_cell)
+    table["specialisation/cell"] = information(sums.by_cell)
     if sums.by_task.shape[2] > 1:
-        table["specialisation/task"] = _information(sums.by_task)
+        table["specialisation/task"] = information(sums.by_task)
     return table
 
 
-def _information(joint: Float64[Tensor, "P E X"]) -> Float64[Tensor, " P"]:
+def information(joint: Float64[Tensor, "P E X"]) -> Float64[Tensor, " P"]:
     """Mutual information of expert and place, from how often they meet, in bits."""
     share = joint / joint.sum((1, 2), keepdim=True)
     apart = _bits(share.sum(2)) + _bits(share.sum(1))

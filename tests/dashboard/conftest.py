@@ -109,12 +109,18 @@ def serving(engine: Engine, folder: Path, token: str | None = None) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def module_engine(server_url: str) -> Iterator[Engine]:
-    """An engine over a database of the module's own."""
+def database_address(server_url: str) -> Iterator[str]:
+    """The address of a database of the module's own, as CUBEOPT_STORAGE takes it."""
     with database(server_url) as url:
-        engine = db_engine.create(url)
-        yield engine
-        engine.dispose()
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_engine(database_address: str) -> Iterator[Engine]:
+    """An engine over a database of the module's own."""
+    engine = db_engine.create(database_address)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """A worker trains what waits, to the same numbers as one trial alone, and loses nothing."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from sqlalchemy import text
 
-from cubeopt import trial
+from cubeopt import saved, trial
 from cubeopt.data import dataset
 from cubeopt.db import measures, queue, records
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
@@ -305,6 +306,16 @@ def test_the_best_trials_full_runs_go_over_seeds_and_each_is_a_training_of_its_o
     trial_folder = f"tiny/trial_{number:05d}"
     assert folders == {f"{trial_folder}/{name}" for name in ("full", "full_1", "full_2")}
     assert all((settings.checkpoints_dir / run.checkpoint).is_dir() for run in full)
+    for run in full:  # each save point is kept, thinned, and the end whole
+        kept = saved.of_epochs((settings.checkpoints_dir / run.checkpoint).parent)
+        assert [*kept] == ([2, 4, 6] if run.replicate else [4, 6])
+        facts = {epoch: json.loads((at / "state.json").read_text()) for epoch, at in kept.items()}
+        assert [each.get("thinned", False) for each in facts.values()] == [
+            epoch < 6 for epoch in kept
+        ]
+        assert {epoch: checkpoint.evaluated(at).facts.epoch for epoch, at in kept.items()} == {
+            epoch: epoch for epoch in kept
+        }
     found = summary.load(engine, record.name)
     best = summary.summarize(found.study, found.trials, found.runs).best
     assert (best.trial, best.seeds, best.kind) == (number, 3, "full")

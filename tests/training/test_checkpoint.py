@@ -135,3 +135,59 @@ def test_a_checkpoint_of_another_shape_is_refused(feed, tmp_path):
     other = PackRun(spec(state_size=7).shape, 1, feed)
     with pytest.raises(CheckpointError, match="damaged or of another shape"):
         checkpoint.load(tmp_path / "a", other.cube.layout)
+
+
+@pytest.mark.parametrize("values", [{}, {"ema_decay": 0.9, "weighting": "gradnorm"}])
+def test_a_thinned_checkpoint_evaluates_to_the_same_and_is_not_continued(feed, tmp_path, values):
+    run = train(start(feed, 1, {0: spec(**values)}), 9)
+    facts = save(tmp_path / "a", run, 0, feed)
+    whole = checkpoint.evaluated(tmp_path / "a")
+    size = (tmp_path / "a" / "state.safetensors").stat().st_size
+    checkpoint.thin(tmp_path / "a")
+    before = {each: each.stat().st_mtime_ns for each in (tmp_path / "a").iterdir()}
+    assert {each.name for each in before} == {"state.safetensors", "state.json"}
+    kept = load_file(tmp_path / "a" / "state.safetensors")
+    parts = {"weights", "scale", *(["average"] if values else [])}
+    assert {name.partition("/")[0] for name in kept} == parts
+    # Of weights, two moments and what a few features keep, the weights (and their average) stay.
+    assert (tmp_path / "a" / "state.safetensors").stat().st_size < 0.6 * size
+    thinned = checkpoint.evaluated(tmp_path / "a")
+    assert thinned.facts == whole.facts == facts
+    assert thinned.spec == whole.spec
+    assert thinned.weights.keys() == whole.weights.keys()
+    for name, each in whole.weights.items():
+        assert torch.equal(thinned.weights[name], each)
+    assert torch.equal(thinned.source_scale.mean, whole.source_scale.mean)
+    assert checkpoint.save_interval(tmp_path / "a") == 5
+    with pytest.raises(CheckpointError, match="was thinned: it can be analysed, but no training"):
+        checkpoint.load(tmp_path / "a", run.cube.layout)
+    checkpoint.thin(tmp_path / "a")  # once more: nothing is written
+    assert before == {each: each.stat().st_mtime_ns for each in (tmp_path / "a").iterdir()}
+
+
+def test_a_thinning_that_was_interrupted_is_finished_by_the_next(feed, tmp_path, monkeypatch):
+    run = train(start(feed, 1, {0: spec()}), 9)
+    save(tmp_path / "a", run, 0, feed)
+    expected = checkpoint.evaluated(tmp_path / "a").weights
+
+    def fail(tensors):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.safetensors.torch, "save", fail)
+        with pytest.raises(CheckpointError, match=r"cannot thin checkpoint .* No space left"):
+            checkpoint.thin(tmp_path / "a")
+    # It is marked, so nobody trains on from it, and what it has can still be looked at.
+    with pytest.raises(CheckpointError, match="was thinned"):
+        checkpoint.load(tmp_path / "a", run.cube.layout)
+    assert checkpoint.evaluated(tmp_path / "a").weights.keys() == expected.keys()
+    checkpoint.thin(tmp_path / "a")
+    assert not [name for name in load_file(tmp_path / "a" / "state.safetensors") if "mean/" in name]
+
+
+@pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
+def test_what_cannot_be_thinned_is_one_clear_error(feed, tmp_path, name):
+    save(tmp_path / "a", train(start(feed, 1, {0: spec()}), 9), 0, feed)
+    (tmp_path / "a" / name).write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError, match=r"checkpoint \S*a( is|:)"):
+        checkpoint.thin(tmp_path / "a")
