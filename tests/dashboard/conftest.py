@@ -88,7 +88,9 @@ _OPENER = urllib.request.build_opener(_Stay)
 
 def _read(answer: Any) -> Answer:
     headers = {name.lower(): value for name, value in answer.headers.items()}
-    return Answer(answer.status, headers, answer.read())
+    endless = headers.get("content-type", "").startswith("text/event-stream")
+    body = answer.readline() if endless else answer.read()
+    return Answer(answer.status, headers, body)
 
 
 @contextmanager

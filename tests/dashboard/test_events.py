@@ -90,6 +90,13 @@ def test_what_cannot_be_watched_is_refused(dashboard: Served) -> None:
     assert wrong.json["reason"].startswith("runs names 'x'; a run is a trial's number as in 3")
 
 
+def test_a_stream_is_never_compressed_nor_kept(dashboard: Served) -> None:
+    answer = dashboard.ask("/events/workers", Accept_Encoding="gzip")
+    assert answer.headers["cache-control"] == "no-store"
+    assert "content-encoding" not in answer.headers
+    assert answer.body.startswith(b"id: ")
+
+
 def test_a_stream_says_first_what_there_is(dashboard: Served) -> None:
     with urllib.request.urlopen(f"{dashboard.url}/events/workers", timeout=30) as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
