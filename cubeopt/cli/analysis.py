@@ -88,7 +88,7 @@ def _folder(
         return _newest(checkpoint)
     assert study is not None
     assert trial is not None
-    return _of_trial(study, trial, epoch, loaded)
+    return checkpoint_of(study, trial, epoch, loaded)
 
 
 def _newest(folder: Path) -> Path:
@@ -102,7 +102,8 @@ def _newest(folder: Path) -> Path:
     return found[-1]
 
 
-def _of_trial(study: str, trial: int, epoch: int | None, loaded: settings.Settings) -> Path:
+def checkpoint_of(study: str, trial: int, epoch: int | None, loaded: settings.Settings) -> Path:
+    """The newest checkpoint of a trial that is on this machine, or that of *epoch*."""
     from cubeopt.report import cube_runs
 
     with connected(loaded) as engine:

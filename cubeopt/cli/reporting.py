@@ -1,13 +1,19 @@
 """`cubeopt study report`: a study as one page that can be mailed, its images, its rows."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cubeopt import settings
+from cubeopt.cli.analysis import checkpoint_of
 from cubeopt.cli.options import Json, Storage, connected
 from cubeopt.cli.printing import facts, print_json, say
+from cubeopt.errors import CubeoptError
+from cubeopt.settings import Settings
+
+if TYPE_CHECKING:
+    from cubeopt.report.study_page import Cube, Report
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,23 +42,27 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="A comparison to show: `cubeopt compare ... --json`."),
     ] = None,
+    cube: Annotated[
+        bool, typer.Option("--cube/--no-cube", help="Look into the winner's cube, too.")
+    ] = True,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
     """Write all there is to say of a study into one file that needs no network.
 
     The question, the space, what was tried and cut, the winner beside the baselines, what decides,
-    what ran where, and the commands that give it all again. It may be written while the study runs.
+    what ran where, the winner's cube in 3D, and the commands that give it all again. It may be
+    written while the study runs. The cube needs the winner's checkpoint and dataset on this
+    machine; without them the page says so.
     """
-    from cubeopt.report import compared, headlines, material, study_page
+    from cubeopt.report import compared, headlines, study_page
 
     against = None if compare is None else compared.read(compare)
     loaded = settings.load(storage)
     with connected(loaded) as engine:
-        found = material.load(engine, name)
-    whole = study_page.report(found, against)
+        whole = study_page.read(engine, name, against)
     path = output or loaded.reports_dir / f"{name}-report.html"
-    study_page.write(whole, path)
+    study_page.write(whole, path, _cube(whole, loaded) if cube else study_page.Cube())
     images = study_page.write_images(whole, png) if png is not None else []
     written: dict[str, Any] = {
         "html": str(path.resolve()),
@@ -65,3 +75,22 @@ def report(
     if whole.protocol.goes_on:
         at = headlines.moment(whole.protocol.written)
         say(f"study {name} is {whole.protocol.state}: this is how it was at {at}")
+
+
+def _cube(whole: "Report", loaded: Settings) -> "Cube":
+    """The winner's cube, of a front its first trial's; or why it cannot be looked into."""
+    from cubeopt.report import study_page
+
+    told = whole.protocol
+    if not told.winners:
+        return study_page.Cube(reason="There is no winner yet whose cube could be looked into.")
+    trial = told.winners[0].trial
+    try:
+        folder = checkpoint_of(told.name, trial, None, loaded)
+        from cubeopt.emergence.analysis import analyse
+        from cubeopt.report import cube_page
+
+        return study_page.Cube(cube_page.fragment(analyse(folder, loaded)))
+    except CubeoptError as error:
+        said = str(error)
+        return study_page.Cube(reason=f"It cannot be looked into here: {said}.")

@@ -13,6 +13,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
+from starlette.types import ASGIApp
 
 from cubeopt.dashboard import (
     assets,
@@ -23,6 +24,7 @@ from cubeopt.dashboard import (
     metrics,
     optuna_pages,
     overview,
+    studies,
     training,
     workers,
 )
@@ -41,12 +43,13 @@ PAGES: tuple[Callable[[], list[BaseRoute]], ...] = (
     overview.routes,
     cube.routes,
     metrics.routes,
+    studies.routes,
     training.routes,
     workers.routes,
 )
 
 
-def build(given: Context, storage: RDBStorage) -> Starlette:
+def build(given: Context, storage: RDBStorage) -> ASGIApp:
     """The whole application over *given*, with Optuna's tables in *storage*."""
     app = Starlette(
         routes=[
@@ -54,14 +57,13 @@ def build(given: Context, storage: RDBStorage) -> Starlette:
             Mount("/", WSGIMiddleware(optuna_pages.app(storage, given.engine))),  # type: ignore[arg-type]
         ],
         middleware=[
-            Middleware(Headers),
             Middleware(GZipMiddleware, minimum_size=1000, compresslevel=6),
             Middleware(Gate, door=given.door),
         ],
         exception_handlers={HTTPException: _refused, CubeoptError: _failed, Exception: _broken},
     )
     app.state.context = given
-    return app
+    return Headers(app)  # around it all: what has failed is an answer, too
 
 
 def _refused(request: Request, error: Exception) -> Response:

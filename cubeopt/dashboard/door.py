@@ -6,11 +6,11 @@ import ipaddress
 import os
 import secrets
 import socket
-import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from time import monotonic
 
 from cubeopt.errors import ConfigError, InputError
 
@@ -102,14 +102,14 @@ class Sessions:
         """A new session, as its cookie has it."""
         session = secrets.token_urlsafe(32)
         with self._lock:
-            self._until[_digest(session)] = time.monotonic() + SESSION_SECONDS
+            self._until[_digest(session)] = monotonic() + SESSION_SECONDS
             while len(self._until) > _SESSIONS:
                 self._until.popitem(last=False)
         return session
 
     def know(self, session: str) -> bool:
         with self._lock:
-            return self._until.get(_digest(session), 0.0) > time.monotonic()
+            return self._until.get(_digest(session), 0.0) > monotonic()
 
     def end(self, session: str) -> None:
         with self._lock:
@@ -134,12 +134,12 @@ class Guesses:
             moments = self._moments.get(address)
             if moments is None or len(moments) < _GUESSES:
                 return 0.0
-            return max(0.0, moments[0] + _WINDOW_SECONDS - time.monotonic())
+            return max(0.0, moments[0] + _WINDOW_SECONDS - monotonic())
 
     def count(self, address: str) -> None:
         """A wrong token came from *address*."""
         with self._lock:
-            self._moments.setdefault(address, deque(maxlen=_GUESSES)).append(time.monotonic())
+            self._moments.setdefault(address, deque(maxlen=_GUESSES)).append(monotonic())
             self._moments.move_to_end(address)
             while len(self._moments) > _ADDRESSES:
                 self._moments.popitem(last=False)

@@ -4,11 +4,11 @@ Made of our rows when somebody looks, kept until the study changes, written nowh
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 from threading import Lock
+from time import monotonic
 from typing import Any, BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -116,7 +116,7 @@ class Gallery:
         with self._lock:
             lock = self._locks.setdefault(name, Lock())
         with lock:  # two who look at once wait for one picture
-            kept, began = self._kept.get(name), time.monotonic()
+            kept, began = self._kept.get(name), monotonic()
             if kept is not None and began < kept.rests_until:
                 return kept
             stamp = stamps.stamp(self._engine, name)
@@ -125,8 +125,8 @@ class Gallery:
                 return None
             if kept is None or kept.stamp != stamp:
                 made = _made(material.load(self._engine, name), stamp)
-                rest = _RESTS * (time.monotonic() - began)
-                kept = self._kept[name] = replace(made, rests_until=time.monotonic() + rest)
+                rest = _RESTS * (monotonic() - began)
+                kept = self._kept[name] = replace(made, rests_until=monotonic() + rest)
             return kept
 
 
@@ -156,21 +156,21 @@ def _charts(found: Material, short: Summary) -> dict[str, Chart]:
 
 
 def _plotted(chart: Chart) -> str:
-    """With its title and sentence in it, since no page of ours is around it."""
-    figure = chart_page.figure(chart)
-    figure.update_layout(
-        height=_HEIGHT,
-        title={
+    """With its title in it, since no page of ours is around it; no smaller than Optuna's own."""
+    drawn = chart_page.drawing(chart)
+    layout = {
+        **drawn["layout"],
+        "height": _HEIGHT,
+        "title": {
             **{"text": chart.title, "font": {"size": 17}},
             **{"x": 0, "xref": "paper", "y": 0.97, "yref": "container", "yanchor": "top"},
         },
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yref": "paper", "yanchor": "bottom"},
-        margin={"l": 80, "r": 30, "t": 84, "b": 60},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-    )
-    text: str = figure.to_json()
-    return text
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yref": "paper", "yanchor": "bottom"},
+        "margin": {"l": 80, "r": 30, "t": 84, "b": 60},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+    }
+    return json.dumps({"data": drawn["data"], "layout": layout}, allow_nan=False)
 
 
 def _listed(found: Material, short: Summary) -> dict[str, str]:

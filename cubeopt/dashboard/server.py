@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from cubeopt.dashboard import app
 from cubeopt.dashboard.context import Context
@@ -54,9 +54,7 @@ def listening(host: str, port: int) -> socket.socket:
     return opened
 
 
-def _serve(
-    served: Starlette, opened: socket.socket, host: str, ready: Callable[[str], None]
-) -> None:
+def _serve(served: ASGIApp, opened: socket.socket, host: str, ready: Callable[[str], None]) -> None:
     # uvicorn hands the signal that stopped it on to whoever had it before.
     before = {each: signal.signal(each, _stopped) for each in (signal.SIGTERM, signal.SIGINT)}
     shown = f"[{host}]" if ":" in host else host
@@ -69,7 +67,7 @@ def _serve(
             signal.signal(number, handler)
 
 
-def configured(served: Starlette) -> uvicorn.Config:
+def configured(served: ASGIApp) -> uvicorn.Config:
     """How *served* is run, over a socket that listens already."""
     return uvicorn.Config(
         served,

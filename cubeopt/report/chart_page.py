@@ -2,6 +2,7 @@
 
 import html
 import math
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
@@ -13,46 +14,53 @@ from cubeopt.report.chart import Axis, Bars, Chart, Label, Line, Mark, Points, R
 _SYMBOLS = {"x": "x-thin", "triangle": "triangle-up", "bar": "line-ew"}
 _NO_FILL = ("x", "bar")
 _GRID = "rgba(128, 128, 128, 0.18)"
+_CROWDED = 60  # letters of all names along an axis
 _UNDER = "rgba(255, 255, 255, 0.75)"  # a label; the page's scripts know it, for dark pages
 _ZERO = "rgba(128, 128, 128, 0.75)"
 
 
 def figure(chart: Chart) -> go.Figure:
     """*chart* as a figure of plotly; its title and sentence belong to the page around it."""
-    drawn = go.Figure()
+    return go.Figure(drawing(chart)).update_layout(template="none")
+
+
+def drawing(chart: Chart) -> dict[str, Any]:
+    """The same as plain data and layout, for a script; plotly's own classes are far slower."""
+    layout: dict[str, Any] = {
+        "height": chart.height,
+        "font": {"color": palette.INK, "size": 13, "family": "system-ui, sans-serif"},
+        "margin": {"l": 8, "r": 12, "t": 34 if chart.named else 12, "b": 8},
+        "legend": {"orientation": "h", "y": 1.0, "yref": "container", "yanchor": "top", "x": 0},
+        "showlegend": chart.named,
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left"},
+        "barmode": "overlay",
+        "dragmode": False,
+        "uirevision": "kept",
+        "xaxis": _axis(chart.x),
+        "yaxis": _axis(chart.y),
+        "shapes": [],
+        "annotations": [],
+    }
+    names = list((chart.x.ticks or {}).values())
+    if any("\n" in name for name in names):
+        layout["xaxis"]["tickangle"] = 0
+    elif sum(map(len, names)) > _CROWDED:
+        layout["xaxis"]["tickangle"] = 60  # else a narrow screen leaves some names out
+    drawn = _Drawing([], layout)
     for mark in chart.marks:
         _add(mark, drawn, chart)
-    drawn.update_layout(
-        template="none",
-        height=chart.height,
-        font={"color": palette.INK, "size": 13, "family": "system-ui, sans-serif"},
-        margin={"l": 8, "r": 12, "t": 34 if chart.named else 12, "b": 8},
-        legend={"orientation": "h", "y": 1.0, "yref": "container", "yanchor": "top", "x": 0},
-        showlegend=chart.named,
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        hovermode="closest",
-        hoverlabel={"align": "left"},
-        barmode="overlay",
-        dragmode=False,
-        uirevision="kept",
-    )
-    drawn.update_xaxes(_axis(chart.x))
-    drawn.update_yaxes(_axis(chart.y))
     if chart.empty:
-        drawn.update_layout(xaxis_visible=False, yaxis_visible=False)
-        drawn.add_annotation(
-            {"x": 0.5, "xref": "paper", "y": 0.5, "yref": "paper"},
-            text=_wrapped(chart.empty),
-            font={"size": 15},
-            showarrow=False,
-        )
-    return drawn
+        layout["xaxis"]["visible"] = layout["yaxis"]["visible"] = False
+        where = {"x": 0.5, "xref": "paper", "y": 0.5, "yref": "paper"}
+        drawn.say(where, _wrapped(chart.empty), font={"size": 15})
+    return {"data": drawn.traces, "layout": layout}
 
 
 def content(chart: Chart) -> dict[str, Any]:
     """*chart* for a script: figure, title, sentence, notes, and its facts as a table."""
-    drawn = figure(chart).to_plotly_json()
     return {
         "title": chart.title,
         "sentence": chart.sentence,
@@ -60,27 +68,45 @@ def content(chart: Chart) -> dict[str, Any]:
         "empty": chart.empty,
         "columns": list(chart.columns),
         "rows": [list(row) for row in chart.rows],
-        "figure": {"data": drawn["data"], "layout": drawn["layout"]},
+        "figure": drawing(chart),
     }
 
 
+@dataclass(frozen=True)
+class _Drawing:
+    """What grows mark by mark."""
+
+    traces: list[dict[str, Any]]
+    layout: dict[str, Any]
+
+    def say(self, where: dict[str, Any], text: str, **look: Any) -> None:
+        self.layout["annotations"].append({**where, "text": text, "showarrow": False, **look})
+
+
 @singledispatch
-def _add(mark: Mark, drawn: go.Figure, chart: Chart) -> None:
+def _add(mark: Mark, drawn: _Drawing, chart: Chart) -> None:
     raise AssertionError(f"no painter of {type(mark).__name__}")
 
 
 @_add.register
-def _(mark: Line, drawn: go.Figure, chart: Chart) -> None:
+def _(mark: Line, drawn: _Drawing, chart: Chart) -> None:
     pen = {"color": mark.color, "width": mark.width, "dash": mark.dash}
-    if mark.steps:
-        pen["shape"] = "hv"
-    line = go.Scatter(x=list(mark.xs), y=list(mark.ys), mode="lines", line=pen, name=_text(mark))
-    line.update(opacity=mark.opacity, connectgaps=False, **_shared(mark, mark.legend))
-    drawn.add_trace(line)
+    drawn.traces.append(
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": list(mark.xs),
+            "y": list(mark.ys),
+            "line": {**pen, "shape": "hv"} if mark.steps else pen,
+            "opacity": mark.opacity,
+            "connectgaps": False,
+            **_shared(mark, mark.legend),
+        }
+    )
 
 
 @_add.register
-def _(mark: Points, drawn: go.Figure, chart: Chart) -> None:
+def _(mark: Points, drawn: _Drawing, chart: Chart) -> None:
     thin = mark.marker in _NO_FILL
     marker = {
         "color": mark.color,
@@ -88,66 +114,90 @@ def _(mark: Points, drawn: go.Figure, chart: Chart) -> None:
         "size": mark.size,
         "line": {"color": mark.color, "width": 2.4 if mark.marker == "bar" else 1.6 * thin},
     }
-    dots = go.Scatter(x=list(mark.xs), y=list(mark.ys), mode="markers", name=_text(mark))
-    dots.update(marker=marker, opacity=mark.opacity, cliponaxis=False)
-    drawn.add_trace(dots.update(_shared(mark, mark.legend)))
+    drawn.traces.append(
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": list(mark.xs),
+            "y": list(mark.ys),
+            "marker": marker,
+            "opacity": mark.opacity,
+            "cliponaxis": False,
+            **_shared(mark, mark.legend),
+        }
+    )
 
 
 @_add.register
-def _(mark: Bars, drawn: go.Figure, chart: Chart) -> None:
-    bars = go.Bar(y=list(mark.places), x=list(mark.lengths), orientation="h", name=_text(mark))
-    drawn.add_trace(bars.update(marker_color=mark.color, width=0.62, **_shared(mark)))
+def _(mark: Bars, drawn: _Drawing, chart: Chart) -> None:
+    drawn.traces.append(
+        {
+            "type": "bar",
+            "orientation": "h",
+            "y": list(mark.places),
+            "x": list(mark.lengths),
+            "marker": {"color": mark.color},
+            "width": 0.62,
+            **_shared(mark),
+        }
+    )
 
 
 @_add.register
-def _(mark: Spans, drawn: go.Figure, chart: Chart) -> None:
-    lengths = [end - start for start, end in zip(mark.starts, mark.ends, strict=True)]
-    bars = go.Bar(y=list(mark.places), x=lengths, base=list(mark.starts), orientation="h")
-    bars.update(marker={"color": mark.color, "line": {"width": 0}}, width=mark.height)
-    drawn.add_trace(bars.update(name=_text(mark), **_shared(mark)))
+def _(mark: Spans, drawn: _Drawing, chart: Chart) -> None:
+    drawn.traces.append(
+        {
+            "type": "bar",
+            "orientation": "h",
+            "y": list(mark.places),
+            "base": list(mark.starts),
+            "x": [end - start for start, end in zip(mark.starts, mark.ends, strict=True)],
+            "marker": {"color": mark.color, "line": {"width": 0}},
+            "width": mark.height,
+            **_shared(mark),
+        }
+    )
 
 
 @_add.register
-def _(mark: Rule, drawn: go.Figure, chart: Chart) -> None:
-    pen = {"color": mark.color, "width": 1.4, "dash": mark.dash}
-    if mark.upright:
-        drawn.add_vline(mark.value, line=pen, layer="below")
-    else:
-        drawn.add_hline(mark.value, line=pen, layer="below")
+def _(mark: Rule, drawn: _Drawing, chart: Chart) -> None:
+    axis = chart.x if mark.upright else chart.y
+    along, across = ("y", "x") if mark.upright else ("x", "y")
+    drawn.layout["shapes"].append(
+        {
+            "type": "line",
+            "layer": "below",
+            "line": {"color": mark.color, "width": 1.4, "dash": mark.dash},
+            f"{across}0": mark.value,
+            f"{across}1": mark.value,
+            f"{along}0": 0,
+            f"{along}1": 1,
+            f"{along}ref": f"{along} domain",
+        }
+    )
     if not mark.label:
         return
-    axis = chart.x if mark.upright else chart.y
-    value = math.log10(mark.value) if axis.log else mark.value
-    place = (
-        {"x": value, "y": 1, "yref": "y domain", "yanchor": "bottom"}
-        if mark.upright
-        else {"x": 1, "xref": "x domain", "xanchor": "right", "y": value}
-        | {"yanchor": "bottom" if mark.above else "top"}
-    )
-    drawn.add_annotation(
-        place, text=html.escape(mark.label), showarrow=False, font={"size": 12}, bgcolor=_UNDER
-    )
+    where: dict[str, Any] = {across: math.log10(mark.value) if axis.log else mark.value}
+    where |= {along: 1, f"{along}ref": f"{along} domain"}
+    if mark.upright:
+        where["yanchor"] = "bottom"
+    else:
+        where |= {"xanchor": "right", "yanchor": "bottom" if mark.above else "top"}
+    drawn.say(where, html.escape(mark.label), font={"size": 12}, bgcolor=_UNDER)
 
 
 @_add.register
-def _(mark: Label, drawn: go.Figure, chart: Chart) -> None:
-    x = math.log10(mark.x) if chart.x.log else mark.x
-    y = {"y": 1, "yref": "y domain", "yanchor": "bottom"} if mark.top else {"y": mark.y}
-    drawn.add_annotation(
-        {"x": x, "xanchor": mark.anchor, **y},
-        text=html.escape(mark.text).replace("\n", "<br>"),
-        align=mark.anchor,
-        font={"size": 12},
-        showarrow=False,
-    )
-
-
-def _text(mark: Line | Points | Bars | Spans) -> str:
-    return html.escape(mark.name)
+def _(mark: Label, drawn: _Drawing, chart: Chart) -> None:
+    where: dict[str, Any] = {"x": math.log10(mark.x) if chart.x.log else mark.x}
+    where |= {"xanchor": mark.anchor}
+    where |= {"y": 1, "yref": "y domain", "yanchor": "bottom"} if mark.top else {"y": mark.y}
+    text = html.escape(mark.text).replace("\n", "<br>")
+    drawn.say(where, text, align=mark.anchor, font={"size": 12})
 
 
 def _shared(mark: Line | Points | Bars | Spans, legend: bool = True) -> dict[str, Any]:
-    shown: dict[str, Any] = {"showlegend": legend and bool(mark.name)}
+    shown: dict[str, Any] = {"name": html.escape(mark.name)}
+    shown["showlegend"] = legend and bool(mark.name)
     if not mark.notes:
         return {**shown, "hoverinfo": "skip"}
     # What Optuna's and our own names hold is text, not markup.
@@ -164,7 +214,6 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "zerolinecolor": _ZERO,
         "zerolinewidth": 1.4,
         "type": "log" if axis.log else "linear",
-        "fixedrange": False,
     }
     if axis.limits is not None:
         ends = [math.log10(end) for end in axis.limits] if axis.log else list(axis.limits)

@@ -1,7 +1,7 @@
 """Charts of how a study went: result by result, curve by curve, and on which devices when."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cubeopt.db.tables import EndClass
 from cubeopt.report import palette
@@ -162,7 +162,7 @@ def curves(rows: Sequence[Curve], of: int, rungs: Sequence[int], measure: Measur
         *measure.rules(),
         *(Rule(rung, upright=True, dash="dot", color=palette.GREY) for rung in rungs),
     ]
-    for name, color, width, chosen in _by_state(rows):
+    for name, color, width, chosen in _by_state(_joined(rows)):
         if chosen:
             marks.append(
                 Line(
@@ -194,6 +194,19 @@ def curves(rows: Sequence[Curve], of: int, rungs: Sequence[int], measure: Measur
         ],
         height=460,
     )
+
+
+def _joined(rows: Sequence[Curve]) -> list[Curve]:
+    """*rows*, the full run that goes on from a short one beginning where that ended."""
+    short = {row.trial: row for row in rows if row.kind == "short" and row.epochs}
+    found = []
+    for row in rows:
+        before = short.get(row.trial)
+        if row.kind == "full" and not row.replicate and before and row.epochs:
+            epochs = [before.epochs[-1], *row.epochs]
+            row = replace(row, epochs=epochs, values=[before.values[-1], *row.values])
+        found.append(row)
+    return found
 
 
 def _by_state(rows: Sequence[Curve]) -> list[tuple[str, str, float, list[Curve]]]:
@@ -228,9 +241,8 @@ def timeline(found: Timeline, measure: Measure) -> Chart:
     """What ran where: attempts by worker and slot, or where those are too many, by worker."""
     title = "What ran where, over time"
     unit, size = _unit(found.until)
-    since = found.since.isoformat(" ", "minutes") if found.since else "-"
-    x = Axis(f"{unit} since the first attempt ({since})", zero=True)
-    if not found.stretches:
+    x = Axis(f"{unit} since the first attempt", zero=True)
+    if found.since is None:
         return blank(title, x, Axis("worker"), _nothing_yet(measure))
     lanes = sum(found.slots.values())
     drawn = _slots if lanes <= _LANES and len(found.stretches) <= _SPANS else _workers
@@ -242,7 +254,8 @@ def timeline(found: Timeline, measure: Measure) -> Chart:
     return Chart(
         title,
         f"{len(found.stretches):,} attempts by {len(slots):,} "
-        f"{'worker' if len(slots) == 1 else 'workers'} in {found.until / size:.3g} {unit}: {told}.",
+        f"{'worker' if len(slots) == 1 else 'workers'} in {found.until / size:.3g} {unit} since "
+        f"{found.since:%Y-%m-%d %H:%M %Z}: {told}.",
         Axis(x.title, zero=True, limits=(0, found.until / size * 1.01 or 1.0)),
         Axis(
             sketch.title,
@@ -382,7 +395,4 @@ def _unit(seconds: float) -> tuple[str, float]:
 
 
 def _nothing_yet(measure: Measure) -> str:
-    return (
-        "Nothing has been trained yet. If no worker is running, start one: "
-        f"cubeopt worker --study {measure.study}"
-    )
+    return f"Nothing has been trained yet. {measure.goes_on_with}"

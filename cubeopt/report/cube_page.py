@@ -13,6 +13,13 @@ from cubeopt.emergence.record import Emergence
 from cubeopt.report import cube, cube_figures
 
 _SCRIPTS = Path(__file__).parent / "scripts"
+PLAYER_STYLE = """
+.controls { display: flex; flex-wrap: wrap; gap: .8em 1.6em; margin: 1em 0 .4em; }
+.controls label { display: flex; flex-direction: column; font-size: .9rem; font-weight: 600; }
+.controls select, .controls input { font: inherit; min-width: 13em; max-width: 90vw; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
+.figures > div { min-width: 0; }
+"""
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -26,11 +33,6 @@ ul.findings { list-style: none; padding: 0; margin: 1em 0; }
 ul.findings li { border-left: 5px solid #0072B2; padding: .35em .9em; margin: .5em 0;
   background: #f3f7fa; border-radius: 3px; }
 ul.findings li.trouble { border-color: #D55E00; background: #fdeee5; }
-.controls { display: flex; flex-wrap: wrap; gap: .8em 1.6em; margin: 1em 0 .4em; }
-.controls label { display: flex; flex-direction: column; font-size: .9rem; font-weight: 600; }
-.controls select, .controls input { font: inherit; min-width: 13em; max-width: 90vw; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
-.figures > div { min-width: 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; margin: .5em 0; }
 th, td { text-align: right; padding: .25em .9em .25em 0; border-bottom: 1px solid #eee;
@@ -51,21 +53,28 @@ def page(found: Emergence) -> str:
     """The page of *found*."""
     title = html.escape(f"Cube {'x'.join(map(str, found.size))}, epoch {found.epoch}")
     facts = cube.facts(found)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><style>{_STYLE}{PLAYER_STYLE}</style>'
+        f"<script>{get_plotlyjs()}</script></head>\n<body><main>\n<h1>{title}</h1>"
+        f'<p class="quiet">{html.escape(facts["checkpoint"])} · {html.escape(facts["cube"])} · '
+        f"{html.escape(facts['dataset'])} · {html.escape(facts['rows'])}</p>"
+        f"{fragment(found)}{_tables(found)}</main></body>\n</html>\n"
+    )
+
+
+def fragment(found: Emergence) -> str:
+    """The cells and what they show, within any page that has plotly and `PLAYER_STYLE`."""
     played = json.dumps(cube_figures.player(found)).replace("<", "\\u003c")
     view, controls = (
         (_SCRIPTS / f"{name}.js").read_text(encoding="utf-8") for name in ("cube_view", "cube_page")
     )
     script = view.replace("export function", "function") + controls
     return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><style>{_STYLE}</style>'
-        f"<script>{get_plotlyjs()}</script></head>\n<body><main>\n<h1>{title}</h1>"
-        f'<p class="quiet">{html.escape(facts["checkpoint"])} · {html.escape(facts["cube"])} · '
-        f"{html.escape(facts['dataset'])} · {html.escape(facts['rows'])}</p>"
-        f"{_findings(found)}{_PLAYER}{_tables(found)}</main>\n"
+        f"{_findings(found)}{_PLAYER}"
         f'<script type="application/json" id="player">{played}</script>\n'
-        f'<script type="module">{script}</script></body>\n</html>\n'
+        f'<script type="module">{script}</script>\n'
     )
 
 

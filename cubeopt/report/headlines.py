@@ -9,7 +9,7 @@ from cubeopt.report.protocol import Protocol
 def verdict(told: Protocol) -> tuple[str, str]:
     """How good the result is, and the sentence that says so."""
     if not told.winners:
-        return "bad", "No result yet" if told.goes_on else "No result"
+        return ("fair", "No result yet") if told.goes_on else ("bad", "No result")
     if len(told.winners) > 1:
         return "good", f"A front of {len(told.winners)} trials in {told.metric} and {told.second}"
     best = told.winners[0]
@@ -34,7 +34,7 @@ def tiles(told: Protocol, agreed: Agreement) -> list[tuple[str, str, str]]:
     total = sum(tried.trials.values())
     states = ", ".join(f"{count:,} {state}" for state, count in tried.trials.items() if count)
     tiles = [("trials", f"{total:,}", states)]
-    tiles.append(("epochs", f"{tried.epochs:,}", f"{tried.full_runs:,} full runs among them"))
+    tiles.append(("epochs", f"{tried.epochs:,}", f"of short and {tried.full_runs:,} full runs"))
     note = f"{tried.workers:,} worker{'s' * (tried.workers != 1)}; side by side counts once"
     tiles.append(("device time", duration(tried.device_seconds), note))
     tiles.append(("from first to last", duration(tried.seconds), moment(tried.first)))

@@ -27,7 +27,7 @@ from cubeopt.search.objective import finite
 
 FEWEST = 10  # trials; of fewer the best are hardly five
 _BEST, _AT_LEAST = 0.1, 5  # the best tenth, but no less than Optuna asks for
-_MOST = 1000  # trials: more make the same picture, slower
+_MOST = 500  # trials: more make the same picture, slower
 _SHUFFLES = 20
 _EXCEEDED_BY = 1  # of those: so 19 of 20 stay below
 

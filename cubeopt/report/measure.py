@@ -1,5 +1,6 @@
 """By what a study is judged, as its charts say it: the metric, which way is better, baselines."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,15 @@ class Measure:
     metric: str
     direction: str
     levels: Sequence[tuple[str, float]]  # label and value of each baseline
+    state: str = "running"  # of the study
+
+    @property
+    def goes_on_with(self) -> str:
+        """What to do so that there is more to see."""
+        name = shlex.quote(self.study)
+        if self.state == "running":
+            return f"If no worker is running, start one: cubeopt worker --study {name} --gpu 0"
+        return f"The study is {self.state}; let it go on: cubeopt study resume {name}"
 
     @property
     def better(self) -> str:
@@ -53,7 +63,7 @@ class Measure:
 
 
 def of(short: Summary) -> Measure:
-    return Measure(short.name, short.metric, short.direction, baselines.levels(short))
+    return Measure(short.name, short.metric, short.direction, baselines.levels(short), short.state)
 
 
 def placed(value: float | None, axis: Axis, worst_high: bool) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cubeopt.db.budgets import Account
 from cubeopt.errors import StudyError
 from cubeopt.report import baselines, origins, timeline, winner
 from cubeopt.report.material import Material
@@ -90,7 +91,7 @@ class Protocol:
     data: dict[str, Any]
     baselines: list[Baseline]
     tried: Tried
-    budgets: list[str]
+    budgets: list[Account]
     past: list[str]
     winners: list[Winner]  # one, or those of a front, or none
     no_winner: str | None  # why there is none
@@ -126,7 +127,7 @@ def protocol(found: Material, short: Summary, times: Timeline) -> Protocol:
         data=short.dataset,
         baselines=_baselines(short, winners),
         tried=_tried(found, short, times),
-        budgets=[str(each) for each in found.budgets],
+        budgets=found.budgets,
         past=found.past.lines(),
         winners=winners,
         no_winner=reason,
@@ -237,8 +238,17 @@ def _exported(found: Material, winners: Sequence[Winner]) -> tuple[str | None, s
     try:
         content = winner.exported(found, winners[0].trial if winners else None)
     except StudyError as error:
-        return None, str(error)
-    return configuration.text(content), None
+        # Why nothing can be exported is why there is no winner.
+        reason = str(error).removeprefix(f"study {found.study.name}: ")
+        return None, reason.partition(", so there is nothing")[0]
+    name = found.study.name
+    heading = winner.heading(name, winners[0].trial if len(winners) > 1 else None, _best(name))
+    return configuration.text(content, heading), None
+
+
+def _best(name: str) -> str:
+    """The file into which the winner is exported."""
+    return f"{name}-best.yaml"
 
 
 def _commands(found: Material, winners: Sequence[Winner]) -> list[str]:
@@ -248,7 +258,7 @@ def _commands(found: Material, winners: Sequence[Winner]) -> list[str]:
     if not winners:
         return [again]
     trial = f" --trial {winners[0].trial}" if len(winners) > 1 else ""
-    file = shlex.quote(f"{found.study.name}-best.yaml")
+    file = shlex.quote(_best(found.study.name))
     device = _device(found, winners[0].trial)
     return [
         f"cubeopt study export {name}{trial} -o {file}",

@@ -49,7 +49,7 @@ def ladder(rungs: Sequence[Rung], measure: Measure) -> Chart:
     """At each rung who stayed and who was cut, from left to right by trial number."""
     title = "Rung ladder: who stayed, who was cut"
     x = Axis(
-        "rung; within it trials from left to right by number",
+        "rung, and what became of trials there",
         limits=(-0.5, len(rungs) - 0.5),
         ticks={place: _rung_name(rung) for place, rung in enumerate(rungs)},
     )
@@ -61,8 +61,7 @@ def ladder(rungs: Sequence[Rung], measure: Measure) -> Chart:
             title,
             x,
             y,
-            "No trial has come to a rung yet. If none is running, start a worker: "
-            f"cubeopt worker --study {measure.study}",
+            f"No trial has come to a rung yet. {measure.goes_on_with}",
         )
     last = max(each.trial for rung in rungs for each in rung.arrivals) or 1
     marks: list[Mark] = []
@@ -89,7 +88,8 @@ def ladder(rungs: Sequence[Rung], measure: Measure) -> Chart:
     return Chart(
         title,
         f"Of {count_of(arrived, 'trial')} at the first rung the rungs cut {cut:,}; "
-        f"{rungs[-1].stayed:,} completed the short run.",
+        f"{rungs[-1].stayed:,} completed the short run. At each rung trials stand from left to "
+        "right by number.",
         x,
         y,
         marks,
@@ -110,7 +110,8 @@ def ladder(rungs: Sequence[Rung], measure: Measure) -> Chart:
 
 
 def _rung_name(rung: Rung) -> str:
-    return f"epoch {rung.epoch}\n{rung.arrived:,} arrived\n{rung.stayed:,} stayed, {rung.cut:,} cut"
+    counts = f"{rung.arrived:,} arrived\n{rung.stayed:,} stayed\n{rung.cut:,} cut"
+    return f"epoch {rung.epoch}\n{counts}"
 
 
 def _arrivals(

@@ -15,6 +15,7 @@ from cubeopt.report import (
     search_charts,
     space_charts,
     timeline,
+    tradeoff,
 )
 from cubeopt.report.agreement import Agreement, Pair
 from cubeopt.report.chart import Chart
@@ -26,6 +27,7 @@ from cubeopt.report.progress import Curve, Result
 from cubeopt.report.promotions import Promoted
 from cubeopt.report.summary import Summary
 from cubeopt.report.timeline import Timeline
+from cubeopt.report.tradeoff import Tradeoff
 
 _THREADS = 200  # trials between parallel coordinates
 
@@ -44,6 +46,7 @@ class Findings:
     timeline: Timeline
     importances: Importances
     coordinates: Coordinates
+    tradeoff: Tradeoff | None  # with two objectives
 
     def as_json(self) -> dict[str, Any]:
         """Only mappings, lists, strings and finite numbers."""
@@ -75,6 +78,7 @@ class Findings:
                 "scales": [row.as_json() for row in self.coordinates.scales],
                 "rows": [row.as_json() for row in self.coordinates.threads],
             },
+            "tradeoff": None if self.tradeoff is None else self.tradeoff.as_json(),
         }
 
 
@@ -90,6 +94,7 @@ def findings(found: Material) -> Findings:
         timeline=timeline.timeline(found),
         importances=importance.importances(found),
         coordinates=coordinates.coordinates(found, _THREADS),
+        tradeoff=tradeoff.tradeoff(found),
     )
 
 
@@ -107,8 +112,10 @@ def charts_of(found: Material) -> dict[str, Chart]:
 def drawn(rows: Findings, short: Summary) -> dict[str, Chart]:
     """The charts of *rows*, which are all that they are made of."""
     judged = measure.of(short)
+    both = rows.tradeoff
     return {
         "history": course_charts.history(rows.results, rows.promoted, judged),
+        **({} if both is None else {"tradeoff": space_charts.tradeoff(both, judged)}),
         "ladder": search_charts.ladder(rows.rungs, judged),
         "promotions": search_charts.promotions(rows.promoted, judged),
         "short-and-full": search_charts.short_and_full(rows.pairs, rows.short_and_full, judged),

@@ -7,28 +7,48 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from cubeopt import atomic
+from cubeopt.db.engine import Engine
+from cubeopt.db.tables import RunKind
 from cubeopt.report import (
     chart_image,
     chart_page,
     compared,
     course_charts,
+    cube_page,
     headlines,
+    material,
     measure,
+    multiples,
     progress,
     protocol,
     shell,
     study_charts,
+    training,
+    training_figures,
 )
 from cubeopt.report.chart import Chart
 from cubeopt.report.compared import Compared
 from cubeopt.report.material import Material
+from cubeopt.report.multiples import Panel
 from cubeopt.report.protocol import Protocol
 from cubeopt.report.study_charts import Findings
+from cubeopt.report.summary import Summary
+from cubeopt.report.training import Choice, Trainings
 
+_SECTIONS = ("losses", "validation", "usage")  # of a training, that a report has
+_SEEDS = 4  # beside the winner's own
 _STYLE = """
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr));
+  gap: 0 20px; }
+.panels > * { min-width: 0; }
+.panels h5 { margin: .8em 0 0; font-size: .9rem; }
+h4 { font-size: .95rem; margin: 1.4em 0 0; }
+.swatch { display: inline-block; width: .8em; height: .8em; border-radius: 2px; 
+  margin: 0 .35em 0 .9em; }
 .chart { margin: 1.4em 0 2em; }
 .ongoing { background: #e8f2fa; border-radius: 4px; padding: .6em 1em; max-width: none; }
 dl.pairs { display: grid; grid-template-columns: minmax(8em, max-content) 1fr; gap: .25em 1.2em;
@@ -40,7 +60,7 @@ pre:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
 @media (max-width: 480px) { dl.pairs { grid-template-columns: 1fr; }
   dl.pairs dt { margin-top: .4em; } }
 """
-NO_CUBE = "The cube of the winner is not in this report."
+NO_CUBE = "It is not in this report; 'cubeopt study report' puts it there, without --no-cube."
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,7 @@ class Report:
     findings: Findings
     charts: Mapping[str, Chart]
     compared: Compared | None
+    training: Trainings | None = None  # of the winner, epoch by epoch
 
     def as_json(self) -> dict[str, Any]:
         """Every number of the page, and more: the rows of all trials."""
@@ -58,6 +79,7 @@ class Report:
             **self.protocol.as_json(),
             "rows": self.findings.as_json(),
             "compared": None if self.compared is None else self.compared.as_json(),
+            "training": None if self.training is None else self.training.as_json(),
         }
 
 
@@ -69,24 +91,36 @@ class Cube:
     reason: str = NO_CUBE
 
 
+def read(engine: Engine, name: str, against: Compared | None = None) -> Report:
+    """The report of the study called *name*, with the training of its winner."""
+    found = material.load(engine, name)
+    whole = report(found, against)
+    if not whole.protocol.winners:
+        return whole
+    trial = whole.protocol.winners[0].trial
+    seeds = [run.replicate for run in found.runs if run.trial_number == trial and run.replicate]
+    chosen = [Choice(trial), *(Choice(trial, RunKind.FULL, nth) for nth in seeds[:_SEEDS])]
+    return replace(whole, training=training.load(engine, name, chosen))
+
+
 def report(found: Material, against: Compared | None = None) -> Report:
     """All of a study; *against* is a comparison that belongs to it."""
     short, rows = found.summary(), study_charts.findings(found)
     charts = study_charts.drawn(rows, short)
     told = protocol.protocol(found, short, rows.timeline)
     if told.winners:
-        charts["winner"] = _winner(found, told.winners[0].trial)
+        charts["winner"] = _winner(found, short, told.winners[0].trial)
     if against is not None:
         charts |= compared.charts(against)
     return Report(told, rows, charts, against)
 
 
-def _winner(found: Material, trial: int) -> Chart:
+def _winner(found: Material, short: Summary, trial: int) -> Chart:
     """The learning curves of the winner, all its seeds."""
     runs = [run for run in found.runs if run.trial_number == trial]
     own = replace(found, runs=runs)
     rows = progress.curves(own, len(runs))
-    judged = measure.of(found.summary())
+    judged = measure.of(short)
     drawn = course_charts.curves(rows, len(rows), found.rungs.epochs, judged)
     return replace(drawn, title=f"Learning curves of trial {trial}")
 
@@ -120,7 +154,7 @@ def page(whole: Report, cube: Cube) -> str:
         tiles=headlines.tiles(whole.protocol, whole.findings.short_and_full),
         scores=_scores(told),
         front=[
-            (w.trial, w.value, w.second_value, w.test_value, w.epochs, w.seeds)
+            (w.trial, w.value, _whole(w.second_value), w.test_value, w.epochs, w.seeds)
             for w in told.winners
         ],
         space=[(each.name, each.values, each.scale, each.when) for each in told.space],
@@ -128,23 +162,63 @@ def page(whole: Report, cube: Cube) -> str:
         tried=_tried(told),
         origins=_origins(told),
         compared=whole.compared,
+        training=whole.training,
+        sections=_sections(whole.training),
         cube=Markup(cube.drawn) if cube.drawn else None,
         no_cube=cube.reason,
     )
-    return shell.document(f"Study {told.name}", body, plotly=True, style=_STYLE)
+    return shell.document(
+        f"Study {told.name}", body, plotly=True, style=_STYLE + cube_page.PLAYER_STYLE
+    )
 
 
-def _scores(told: Protocol) -> list[tuple[str, Any, Any]]:
-    """The winner between the baselines."""
+def _sections(shown: Trainings | None) -> list[dict[str, Any]]:
+    """The parts of the winner's training, drawn."""
+    if shown is None:
+        return []
+    return [
+        {
+            "title": section.title,
+            "about": section.about,
+            "legend": section.legend,
+            "panels": [
+                (panel.title, panel.lacks, _panel(panel))
+                for panel in section.panels
+                if panel.figure["data"]
+            ],
+        }
+        for section in training_figures.sections(shown)
+        if section.id in _SECTIONS
+    ]
+
+
+def _panel(panel: Panel) -> Markup:
+    drawn = go.Figure(panel.figure).update_layout(template="none", showlegend=False)
+    return Markup(shell.figure(drawn, panel.title))
+
+
+def _scores(told: Protocol) -> list[tuple[str, str, str | None]]:
+    """The winner between the baselines, with as many digits as the page has at its top."""
     if len(told.winners) != 1:
         return []
     best = told.winners[0]
-    rows: list[tuple[str, Any, Any]] = [(f"trial {best.trial}, validation", best.value, None)]
+    rows: list[tuple[str, str, str | None]] = [
+        (f"trial {best.trial}, {name}", f"{value:.4f}", None)
+        for name, value in (("validation", best.value), ("test", best.test_value))
+        if value is not None
+    ]
     if best.spread is not None:
-        rows.append(("its standard deviation over the seeds", best.spread, None))
-    if best.test_value is not None:
-        rows.append((f"trial {best.trial}, test", best.test_value, None))
-    return [*rows, *((each.label, each.value, each.difference) for each in told.baselines)]
+        rows.insert(1, ("its standard deviation over the seeds", f"{best.spread:.4f}", None))
+    return rows + [
+        (each.label, f"{each.value:.4f}", f"{each.difference:+.4f}")
+        for each in told.baselines
+        if each.difference is not None
+    ]
+
+
+def _whole(value: float | None) -> float | int | None:
+    """A count as one."""
+    return int(value) if value is not None and value.is_integer() else value
 
 
 def _data(told: Protocol) -> list[tuple[str, str]]:
@@ -170,7 +244,7 @@ def _tried(told: Protocol) -> list[tuple[str, str]]:
     )
     return [
         ("attempts", f"{tried.attempts:,}" + (f": {ends}" if ends else "")),
-        *(("budget", line) for line in told.budgets),
+        *(("budget", str(each)) for each in told.budgets),
         *(("before", line) for line in told.past),
         ("devices", ", ".join(tried.devices) or "none yet"),
         ("code", ", ".join(tried.codes) or "none yet"),
@@ -200,6 +274,7 @@ _TEMPLATES = jinja2.Environment(
 )
 _TEMPLATES.globals |= {
     "moment": headlines.moment,
+    "color": multiples.color,
     "details": lambda summary, body: Markup(shell.details(summary, body)),
     "table": lambda columns, rows: Markup(shell.table(columns, rows)),
     "pre": _pre,

@@ -254,7 +254,7 @@ def planned(content: Mapping[str, Any]) -> int | None:
     """
     if content.get("sampler", {}).get("name") == "grid":
         return parse(content, f"study {content['name']}").trials()
-    trials = content["budget"].get("trials")
+    trials = content.get("budget", {}).get("trials")
     return None if trials is None else int(trials)
 
 

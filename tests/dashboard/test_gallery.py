@@ -191,7 +191,7 @@ def test_a_costly_look_rests(
         return kept
 
     kept, looks = material.load(dashboard.engine, "tiny"), list[float]()
-    monkeypatch.setattr(gallery.time, "monotonic", lambda: now)
+    monkeypatch.setattr(gallery, "monotonic", lambda: now)
     monkeypatch.setattr(gallery.material, "load", load)
     monkeypatch.setattr(gallery.stamps, "stamp", lambda engine, name: str(now))
     showing = Gallery(dashboard.engine)

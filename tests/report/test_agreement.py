@@ -72,3 +72,20 @@ def test_the_runs_from_nothing_with_other_seeds_do_not_count(story: Any) -> None
         story.full(number, [0.9 - 0.1 * number], RunState.COMPLETE, replicate=1)
     for values in (None, {run.id: run.value for run in records.runs}):
         assert agreement.agreement(records.runs, values).spearman == pytest.approx(1.0)
+
+
+def test_pairs_are_the_trials_of_which_both_runs_are_complete(story: Any) -> None:
+    records = told(story, [(0.5, 0.4), (0.6, 0.7)])
+    story.short(7, [9.0, 0.1], RunState.COMPLETE)
+    assert agreement.pairs(records.runs) == [
+        agreement.Pair(0, 0.5, 0.4),
+        agreement.Pair(1, 0.6, 0.7),
+    ]
+
+
+def test_the_interval_is_that_of_bonett_and_wright() -> None:
+    low, high = agreement.interval(agreement.Agreement(28, 0.6)) or (0.0, 0.0)
+    # atanh 0.6 = 0.693147; its standard error is sqrt((1 + 0.18) / 25) = 0.217256.
+    assert (round(low, 4), round(high, 4)) == (0.2611, 0.8072)
+    assert agreement.interval(agreement.Agreement(4, 1.0)) is None
+    assert agreement.interval(agreement.Agreement(3, None)) is None

@@ -14,6 +14,7 @@ from cubeopt.search.rungs import (
     Met,
     Place,
     Standing,
+    bar,
     ends,
     nearest,
     promote,
@@ -73,6 +74,22 @@ def test_a_better_result_is_never_pruned_where_a_worse_one_goes_on(
     for rungs in (ASHA, MEDIAN):
         if not prune(rungs, 1, value, others, direction):
             assert not prune(rungs, 1, value + step, others, direction)
+
+
+@given(value=FINITE, others=st.lists(FINITE, max_size=12), direction=DIRECTIONS)
+def test_the_bar_is_the_worst_value_that_goes_on(
+    value: float, others: list[float], direction: str
+) -> None:
+    sign = 1.0 if direction == "minimize" else -1.0
+    for rungs in (ASHA, MEDIAN, ASHA.model_copy(update={"min_trials": 5})):
+        found = bar(rungs, 1, others, direction)
+        goes_on = not prune(rungs, 1, value, others, direction)
+        assert goes_on == (found is None or sign * value <= sign * found)
+
+
+def test_the_last_rung_and_the_rule_none_have_no_bar() -> None:
+    assert bar(ASHA, 5, [0.1, 0.2], "minimize") is None
+    assert bar(Rungs(epochs=(1, 2), rule="none"), 1, [0.1, 0.2], "minimize") is None
 
 
 def test_median_prunes_what_is_worse_than_the_median_of_the_others() -> None:
