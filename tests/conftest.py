@@ -1,21 +1,30 @@
-"""One embedded PostgreSQL for all tests, and a fresh, migrated database for each that asks."""
+"""One embedded PostgreSQL for all tests, a fresh database for each that asks, a real browser."""
 
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import Engine
 
 from cubeopt.data.building import unify
 from cubeopt.db import embedded
 from cubeopt.db import engine as db_engine
 from cubeopt.settings import Settings
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_BROWSER_OPTIONS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 
 torch.set_num_threads(1)  # two threads on a busy two-core machine are many times slower
 
@@ -37,6 +46,13 @@ def server_url() -> Iterator[str]:
 @pytest.fixture
 def database_url(server_url: str) -> Iterator[str]:
     """The address of a database of this test's own, as CUBEOPT_STORAGE takes it."""
+    with database(server_url) as url:
+        yield url
+
+
+@contextmanager
+def database(server_url: str) -> Iterator[str]:
+    """The address of a fresh database, migrated; dropped at the end."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(_database(server_url, "postgres"), autocommit=True) as session:
         session.execute(f"CREATE DATABASE {name} TEMPLATE {embedded.DATABASE}")
@@ -112,3 +128,18 @@ def tiny_study() -> dict[str, Any]:
         "rungs": {"epochs": [1, 2, 3], "reduction_factor": 2.0},
         "budget": {"trials": 6},
     }
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The browser of this machine, with a fresh profile."""
+    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if path is None:
+        missing = f"no browser is installed; looked for {', '.join(_BROWSERS)}"
+        if os.environ.get("CUBEOPT_REQUIRE_BROWSER"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(_BROWSER_OPTIONS))
+        yield browser
+        browser.close()

@@ -258,7 +258,9 @@ def train(
 
 
 def dashboard(
-    port: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="To listen on.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="To listen on; 0: any.")
+    ] = 8080,
     host: Annotated[
         str,
         typer.Option(
@@ -269,12 +271,13 @@ def dashboard(
     storage: Storage = None,
 ) -> None:
     """Serve the Optuna dashboard over the storage, on this machine only, until Ctrl-C."""
-    from cubeopt.db.engine import optuna_url
-    from cubeopt.report import dashboard as served
+    from cubeopt.dashboard import server
+    from cubeopt.dashboard.context import Context
 
-    with connected(settings.load(storage)) as engine:
-        url = optuna_url(engine)
-    served.serve(url, host, port, lambda at: say(f"dashboard at {at} (Ctrl-C to stop)"))
+    loaded = settings.load(storage)
+    with connected(loaded) as engine:
+        given = Context(engine, loaded)
+        server.serve(given, host, port, lambda at: say(f"dashboard at {at} (Ctrl-C to stop)"))
 
 
 def _pack(text: str) -> int | None:

@@ -26,16 +26,19 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """The workers that live, with what they hold."""
-    from cubeopt.db import records
+    from cubeopt.db import holdings, records
     from cubeopt.report import crew
 
     with connected(settings.load(storage)) as engine:
-        rows = crew.rows(records.workers(engine), records.held(engine), everyone)
+        held = holdings.read(engine, crew.LATELY)
+        rows = crew.rows(records.workers(engine), held, everyone)
     if as_json:
         print_json(rows)
     elif rows:
-        columns = ["name", "state", "device", "runs", "silent_seconds", "started"]
-        table("workers", columns, [[row[column] for column in columns] for row in rows])
+        columns = ["name", "state", "device", "runs", "slots", "epochs_per_minute"]
+        columns += ["samples_per_second", "silent_seconds", "started"]
+        values = [[row[column] for column in columns] for row in rows]
+        table("workers", columns, values, expendable=3)
     else:
         say("no worker lives; start one with: cubeopt worker --gpu 0   (or --cpu)")
 

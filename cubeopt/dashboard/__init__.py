@@ -1,1 +1,1 @@
-"""The pages: Optuna's dashboard and ours, from one server."""
+"""The dashboard: one server for Optuna's pages and our own."""

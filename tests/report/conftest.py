@@ -1,23 +1,14 @@
-"""A study as the storage gives it back, made of a few lines; and a real browser."""
+"""A study as the storage gives it back, made of a few lines."""
 
-import os
-import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, StudyRecord, TrialRecord
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
 from cubeopt.report.summary import Records
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-_BROWSER_OPTIONS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 MOMENT = datetime(2026, 11, 5, 12, 0, tzinfo=UTC)
 
 
@@ -177,18 +168,3 @@ class Story:
 @pytest.fixture
 def story() -> Story:
     return Story()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """The browser of this machine, with a fresh profile."""
-    path = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if path is None:
-        missing = f"no browser is installed; looked for {', '.join(_BROWSERS)}"
-        if os.environ.get("CUBEOPT_REQUIRE_BROWSER"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(_BROWSER_OPTIONS))
-        yield browser
-        browser.close()

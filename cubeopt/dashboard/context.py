@@ -1,0 +1,74 @@
+"""What every page is given: the storage, where files lie, and how HTML and JSON are made."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from cubeopt.dashboard import assets, headers
+from cubeopt.db.engine import Engine
+from cubeopt.settings import Settings
+
+
+@dataclass(frozen=True)
+class Context:
+    """One for the whole server."""
+
+    engine: Engine
+    settings: Settings
+    guarded: bool = False  # people log in, so they can log out
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What `assets/charts.js` draws: a figure of plotly and the same facts in words."""
+
+    figure: Mapping[str, Any] | None  # as plotly's to_plotly_json; None: there is nothing to draw
+    says: str = ""  # one sentence or two, for who cannot see the figure
+    columns: Sequence[str] = ()  # of the table below the figure
+    rows: Sequence[Sequence[Any]] = ()
+    empty: str = ""  # without a figure: why, and what to do
+
+
+def of(request: Request) -> Context:
+    """The context of the server that answers *request*."""
+    context: Context = request.app.state.context
+    return context
+
+
+def page(
+    request: Request, template: str, status: int = 200, evals: bool = False, **values: Any
+) -> HTMLResponse:
+    """A page from `templates/`; everything in *values* is escaped.
+
+    One that draws in 3D *evals*: its scripts may compile others.
+    """
+    values |= {"request": request, "guarded": of(request).guarded}
+    policy = headers.POLICY_WITH_EVAL if evals else headers.POLICY
+    return HTMLResponse(
+        _TEMPLATES.get_template(template).render(values),
+        status,
+        {"Content-Security-Policy": policy, "Cache-Control": "no-store"},
+    )
+
+
+def data(content: Any, status: int = 200) -> Response:
+    """*content* as JSON; NaN and infinity have no place in it."""
+    if isinstance(content, Chart):
+        content = asdict(content)
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return Response(text, status, {"Cache-Control": "no-store"}, media_type="application/json")
+
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("cubeopt.dashboard"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.globals["asset"] = assets.address

@@ -1,0 +1,86 @@
+"""The server of the dashboard: one process, one address, until Ctrl-C or SIGTERM."""
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from cubeopt.dashboard import app
+from cubeopt.dashboard.context import Context
+from cubeopt.db import engine as engines
+from cubeopt.errors import CubeoptError
+from cubeopt.search import mirror
+
+logger = logging.getLogger(__name__)
+
+_LEAVE_SECONDS = 3  # for answers that are under way when the server is told to stop
+
+
+def serve(context: Context, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve the dashboard until Ctrl-C or SIGTERM; *ready* is given its address.
+
+    Optuna's tables are made if they are not there. Belongs to the main thread, which alone
+    receives signals. Port 0 is any free port.
+    """
+    with engines.translated("Optuna's tables"), mirror.translated():
+        storage = mirror.open_storage(engines.optuna_url(context.engine))
+    try:
+        _serve(app.build(context, storage), listening(host, port), host, ready)
+    finally:
+        storage.engine.dispose()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there; CubeoptError in one line when it cannot be."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        opened = socket.socket(family)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind((host, port))
+            opened.listen(128)
+        except BaseException:
+            opened.close()
+            raise
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise CubeoptError(
+            f"cannot serve the dashboard on {host}:{port}: {reason}; choose another with --port"
+        ) from error
+    return opened
+
+
+def _serve(
+    served: Starlette, opened: socket.socket, host: str, ready: Callable[[str], None]
+) -> None:
+    # uvicorn hands the signal that stopped it on to whoever had it before.
+    before = {each: signal.signal(each, _stopped) for each in (signal.SIGTERM, signal.SIGINT)}
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        with opened:
+            ready(f"http://{shown}:{opened.getsockname()[1]}/")
+            uvicorn.Server(configured(served)).run(sockets=[opened])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def configured(served: Starlette) -> uvicorn.Config:
+    """How *served* is run, over a socket that listens already."""
+    return uvicorn.Config(
+        served,
+        log_config=None,
+        log_level=logging.CRITICAL,  # what a person can do something about, we say ourselves
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=_LEAVE_SECONDS,
+    )
+
+
+def _stopped(number: int, frame: FrameType | None) -> None:
+    logger.info("the dashboard stops")

@@ -1,0 +1,171 @@
+"""A dashboard over a real database, in a real browser: one of each for a module."""
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+from sqlalchemy import Engine
+
+from cubeopt.dashboard import app, server
+from cubeopt.dashboard.context import Context
+from cubeopt.db import engine as db_engine
+from cubeopt.search import mirror
+from cubeopt.settings import Settings
+
+from ..conftest import database
+
+_RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server answered."""
+
+    status: int
+    headers: dict[str, str]  # names in small letters
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A dashboard that runs in a thread of the test."""
+
+    url: str  # without a slash at its end
+    context: Context
+
+    @property
+    def engine(self) -> Engine:
+        return self.context.engine
+
+    def ask(self, path: str, method: str = "GET", content: Any = None, **headers: str) -> Answer:
+        """One request; a header's name has underscores for dashes."""
+        data = None if content is None else json.dumps(content).encode()
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if data is not None:
+            given.setdefault("Content-Type", "application/json")
+        request = urllib.request.Request(self.url + path, data, given, method=method)
+        try:
+            with _OPENER.open(request, timeout=30) as answer:
+                return _read(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return _read(error)
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A redirection is an answer like others."""
+
+    def redirect_request(self, *given: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_Stay)
+
+
+def _read(answer: Any) -> Answer:
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    return Answer(answer.status, headers, answer.read())
+
+
+@contextmanager
+def serving(engine: Engine, folder: Path) -> Iterator[Served]:
+    """The dashboard over *engine* while the block runs."""
+    context = Context(engine, Settings(folder, None, "WARNING"))
+    storage = mirror.open_storage(db_engine.optuna_url(engine))
+    running = uvicorn.Server(server.configured(app.build(context, storage)))
+    opened = server.listening("127.0.0.1", 0)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [opened]})
+    thread.start()
+    try:
+        yield Served(f"http://127.0.0.1:{opened.getsockname()[1]}", context)
+    finally:
+        running.should_exit = True
+        thread.join()
+        storage.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def module_engine(server_url: str) -> Iterator[Engine]:
+    """An engine over a database of the module's own."""
+    with database(server_url) as url:
+        engine = db_engine.create(url)
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def dashboard(module_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The dashboard over `module_engine`; a module fills the database as it likes."""
+    with serving(module_engine, tmp_path_factory.mktemp("storage")) as served:
+        yield served
+
+
+@dataclass
+class Viewer:
+    """Opens pages in chromium; whatever a page complains about fails the test."""
+
+    browser: Browser
+    troubles: list[str] = field(default_factory=list)
+    pages: list[Page] = field(default_factory=list)
+
+    def open(self, url: str, width: int = 1280, height: int = 900, **options: Any) -> Page:
+        """A page of its own profile (its cookies, its cache)."""
+        context = self.browser.new_context(viewport={"width": width, "height": height}, **options)
+        page = context.new_page()
+        page.on("pageerror", lambda error: self.troubles.append(f"{page.url}: {error}"))
+        page.on("console", lambda said: self._hear(page, said))
+        page.goto(url)
+        self.pages.append(page)
+        return page
+
+    def _hear(self, page: Page, said: Any) -> None:
+        if said.type == "error":
+            self.troubles.append(f"{page.url}: {said.text}")
+
+    def close(self) -> None:
+        for page in self.pages:
+            page.context.close()
+
+
+@pytest.fixture
+def viewer(browser: Browser) -> Iterator[Viewer]:
+    """Opens pages; the test fails when one had an error, in its scripts or on its console."""
+    viewer = Viewer(browser)
+    yield viewer
+    viewer.close()
+    assert viewer.troubles == []
+
+
+@pytest.fixture(scope="session")
+def axe() -> Callable[[Page], None]:
+    """Fails when a page breaks a rule of axe-core: contrast, labels, structure."""
+    checker = Axe()
+
+    def check(page: Page) -> None:
+        found = checker.run(page, options={"resultTypes": ["violations"], **_RULES})
+        assert found.violations_count == 0, found.generate_report()
+
+    return check
+
+
+def drawn(page: Page, chart: str) -> None:
+    """Wait until charts.js has drawn the figure with the id *chart*, and nothing is under way."""
+    page.wait_for_selector(f"#{chart}:not([aria-busy]) .js-plotly-plot")

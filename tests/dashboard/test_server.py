@@ -1,0 +1,81 @@
+"""The server as a process: its signals, its port, its complaints."""
+
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Engine, text
+
+from cubeopt.dashboard import server
+from cubeopt.errors import CubeoptError
+
+_SERVE = """
+import pathlib, sys
+from cubeopt.dashboard import server
+from cubeopt.dashboard.context import Context
+from cubeopt.db import engine
+from cubeopt.settings import Settings
+given = Context(engine.create(sys.argv[1]), Settings(pathlib.Path("."), None, "WARNING"))
+server.serve(given, "127.0.0.1", int(sys.argv[2]), lambda url: print(url, flush=True))
+print("stopped")
+"""
+
+
+@contextmanager
+def _served(database_url: str, port: int = 0) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    command = [sys.executable, "-W", "error", "-c", _SERVE, database_url, str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_storage_that_fails_is_one_line_and_no_traceback(
+    engine: Engine, database_url: str
+) -> None:
+    with _served(database_url) as (url, process):
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE public.studies CASCADE"))
+        with pytest.raises(urllib.error.HTTPError, match="500") as raised:
+            urllib.request.urlopen(f"{url}api/studies", timeout=30)
+        raised.value.close()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=20)
+    assert said.startswith('a request could not be answered: relation "studies" does not exist')
+    assert len(said.splitlines()) == 1
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    with server.listening("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CubeoptError) as raised:
+            server.listening("127.0.0.1", port)
+    said = str(raised.value)
+    assert said.startswith(f"cannot serve the dashboard on 127.0.0.1:{port}: ")
+    assert said.endswith("in use; choose another with --port")
+
+
+def test_a_port_that_cannot_be_is_one_clear_line() -> None:
+    with pytest.raises(CubeoptError, match=r"on 127.0.0.1:99999: .*--port"):
+        server.listening("127.0.0.1", 99999)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_cleanly_and_frees_the_port(
+    database_url: str, number: signal.Signals
+) -> None:
+    with _served(database_url) as (url, process):
+        port = int(url.rstrip("/").rpartition(":")[2])
+        process.send_signal(number)
+        said, complained = process.communicate(timeout=60)
+    assert (process.returncode, said, complained) == (0, "stopped\n", "")
+    with _served(database_url, port) as (again, _):
+        assert again == url
