@@ -20,6 +20,7 @@ from cubeopt.cli import (
     service,
     study,
     trial,
+    watching,
     workers,
 )
 from cubeopt.errors import CubeoptError, InputError
@@ -46,6 +47,7 @@ app.add_typer(bench.app, name="bench")
 service.add_to(app)
 ablation.add_to(app)
 planning.add_to(study.app)
+watching.add_to(study.app)
 comparison.add_to(app)
 
 

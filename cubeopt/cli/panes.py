@@ -150,7 +150,7 @@ def fitted(
         body, missing = _stacked(shown, room, pen)
     lines = [*title, *body]
     if missing:
-        lines.append(Text(f"no room for: {', '.join(missing)} (a larger terminal has it)", "dim"))
+        lines.append(Text(f"a larger terminal also has: {', '.join(missing)}", "dim"))
     for line in lines:
         line.truncate(width, overflow="ellipsis" if not pen.ascii else "crop")
     return lines[:height]
@@ -195,10 +195,11 @@ def _stacked(
         counts = {pane.name: len(pane.lines) for pane in kept}
     else:
         spare = room - (bool(missing) and not said) - _height(kept)
-        for pane in sorted(kept, key=lambda pane: -pane.weight):
-            given = min(spare, len(pane.lines) - counts[pane.name])
-            counts[pane.name] += given
-            spare -= given
+        order = sorted(kept, key=lambda pane: -pane.weight)
+        while spare and (short := [p for p in order if counts[p.name] < len(p.lines)]):
+            for pane in short[:spare]:  # a line to each, so that none takes all the room
+                counts[pane.name] += 1
+            spare -= len(short[:spare])
     airy = room is None or spare >= len(kept)
     lines: list[Text] = []
     for pane in kept:

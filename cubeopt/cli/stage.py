@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-Drawing = Callable[[int, int], list[Text]]  # of so many columns and rows
+Drawing = Callable[[tuple[int, int]], list[Text]]  # of so many columns and rows
 
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 0}
 
@@ -96,6 +96,6 @@ class _Drawn:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.size.height
-        for line in self._drawing(width, height):
+        for line in self._drawing((width, height)):
             line.no_wrap, line.overflow = True, "crop"
             yield line

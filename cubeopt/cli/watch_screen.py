@@ -22,7 +22,6 @@ _STYLES = {
     "waiting": "",
     "pruned": "",
 }
-_SILENT_SECONDS = 30.0  # a worker beats every 15 s at least
 _WORDS = {
     "started": "starts",
     "done": "complete",
@@ -64,11 +63,12 @@ def changes(before: "Glance", now: "Glance") -> list[str]:
     for said in now.warnings:
         if said not in before.warnings:
             lines.append(f"{found}warning: {cell(said)}")
-    were, are = (
-        {each.name: each.silent_seconds > _SILENT_SECONDS for each in glance.workers}
-        for glance in (before, now)
-    )
-    lines += [f"{found}worker {cell(name)} is silent" for name in are if are[name] > were.get(name, 0)]
+    were, are = ({each.name: each.state for each in glance.workers} for glance in (before, now))
+    lines += [
+        f"{found}worker {cell(name)} is silent"
+        for name, state in are.items()
+        if state == "silent" != were.get(name)
+    ]
     if (before.state, before.reason) != (now.state, now.reason):
         because = f" ({cell(now.reason)})" if now.reason else ""
         lines.append(f"{found}the study is {now.state}{because}")
@@ -119,15 +119,15 @@ def _title(shown: "Glance", trouble: str | None) -> list[Text]:
 def _panes(shown: "Glance", pen: Pen) -> list[Pane]:
     return [
         Pane("trials", _trials(shown), 100),
-        Pane("budgets", _budgets(shown, pen), 95, least=9),
+        Pane("budgets", _budgets(shown, pen), 95, least=5),
         Pane("rungs", _rungs(shown), 65, least=99),
-        Pane("best", _best(shown), 80, least=2),
+        Pane("best", _best(shown), 80, least=3),
         Pane("baselines", _baselines(shown), 78),
-        Pane("promotions", _promotions(shown), 40, least=2),
+        Pane("promotions", _promotions(shown), 40, least=3),
         Pane("rank correlation", _agreement(shown), 35),
         Pane("warnings", _warnings(shown), 75, side=1),
         Pane("running trials", _running(shown), 70, least=3, side=1),
-        Pane("workers", _workers(shown), 50, least=2, side=1),
+        Pane("workers", _workers(shown), 50, least=3, side=1),
         Pane("events", _events(shown), 60, least=3, side=1),
     ]
 
@@ -135,15 +135,18 @@ def _panes(shown: "Glance", pen: Pen) -> list[Pane]:
 def _trials(shown: "Glance") -> list[Text]:
     line = Text.assemble(("trials  ", "bold"))
     for state, count in shown.trials.items():
-        line.append(f"{count} {state}  ", _STYLES[state] if count else "dim")
+        if count:
+            line.append(f"{count} {state}  ", _STYLES[state])
+    if not any(shown.trials.values()):
+        line.append("none yet  ", "dim")
     waits = [f"{count} {kind}" for kind, count in shown.queue.items()]
-    line.append(f"queue: {' and '.join(waits)} runs wait")
+    line.append(f"queue: {', '.join(waits)}")
     return [line]
 
 
 def _budgets(shown: "Glance", pen: Pen) -> list[Text]:
     ended = sum(shown.trials[state] for state in ("complete", "pruned", "failed"))
-    rows = []
+    rows: list[list[Any]] = []
     for each in shown.budgets:
         name, used, limit = each["name"], each["used"], each["limit"]
         said = f"{number(float(used))} of {number(float(limit))} {_UNITS.get(name, name)}"
@@ -152,13 +155,10 @@ def _budgets(shown: "Glance", pen: Pen) -> list[Text]:
         elif name == "epochs":
             said = f"{used:.0f} of {limit:.0f} epochs"
         share = f"{100.0 * used / limit:.0f}%"
-        rows.append([Text("budget", "bold") if not rows else "", _bar(pen, used / limit), share, said])
+        title = "" if rows else Text("budget", "bold")
+        rows.append([title, pen.bar(used / limit, _BAR_WIDTH), share, said])
     lines = grid(rows, left=(0, 1, 3), indent=0)
     return [*lines, *_left(shown)]
-
-
-def _bar(pen: Pen, share: float) -> Text:
-    return pen.bar(share, _BAR_WIDTH)
 
 
 def _left(shown: "Glance") -> list[Text]:
@@ -168,18 +168,18 @@ def _left(shown: "Glance") -> list[Text]:
     pace = "" if found.epochs_per_minute is None else f"{found.epochs_per_minute:.3g} epochs/min"
     line = Text.assemble(("left    ", "bold"))
     if found.seconds is None:
-        said = [f"time left: {found.why_not}", pace]
+        said = [pace, f"time left unknown: {found.why_not}"]
     else:
         to_go = "" if found.epochs is None else f"some {found.epochs:.0f} epochs to go"
-        said = [f"about {clock(found.seconds)}, by the budget of {found.ends}", pace, to_go]
-    line.append(";  ".join(part for part in said if part))
+        said = [f"about {clock(found.seconds)} by the budget of {found.ends}", pace, to_go]
+    line.append("; ".join(part for part in said if part))
     return [line]
 
 
 def _rungs(shown: "Glance") -> list[Text]:
-    header = ["rungs", "arrived", "stayed", "cut", "open", "failed or ended otherwise"]
+    header = ["rungs", "arrived", "stayed", "cut", "still here", "ended otherwise"]
     rows = [
-        [f"  epoch {each.epoch}", each.arrived, each.stayed, each.cut, each.open, each.otherwise]
+        [f"  epoch {each.epoch}", each.arrived, each.stayed, each.cut, each.here, each.otherwise]
         for each in shown.rungs
     ]
     return _table(header, rows)
@@ -278,10 +278,10 @@ def _workers(shown: "Glance") -> list[Text]:
         return [Text.assemble(("workers  ", "bold"), (how, "yellow"))]
     rows = [
         [
-            f"  {cell(each.name)}" + (" (draining)" if each.state == "draining" else ""),
+            f"  {cell(each.name)}" + ("" if each.state == "live" else f" ({each.state})"),
             *(each.device, each.runs, each.other_runs or None),
             *(each.epochs_per_minute, each.samples_per_second),
-            _beat(each.silent_seconds),
+            Text(f"{clock(each.silent_seconds)} ago", "bold red" if each.state == "silent" else ""),
         ]
         for each in shown.workers
     ]
@@ -291,10 +291,6 @@ def _workers(shown: "Glance") -> list[Text]:
     several = "others train" if shown.other_workers > 1 else "other trains"
     more = Text(f"  {shown.other_workers} {several} other studies", "dim")
     return [*_table(header, rows, left=(0, 1)), more]
-
-
-def _beat(seconds: float) -> Text:
-    return Text(f"{clock(seconds)} ago", "bold red" if seconds > _SILENT_SECONDS else "")
 
 
 def _events(shown: "Glance") -> list[Text]:

@@ -55,9 +55,7 @@ class Pace:
         return self.epochs / self.seconds if self.seconds > 0.0 and self.epochs else None
 
 
-def events(
-    engine: Engine, study_id: int, limit: int, after: datetime | None = None
-) -> list[Event]:
+def events(engine: Engine, study_id: int, limit: int, after: datetime | None = None) -> list[Event]:
     """The last *limit* events of a study, the oldest first; only those *after* a moment."""
     values = {"study_id": study_id, "limit": limit, "after": after}
     with transaction(engine) as connection:

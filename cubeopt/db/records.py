@@ -205,9 +205,7 @@ def study(engine: Engine, name: str) -> StudyRecord:
     return found[0]
 
 
-def trials(
-    engine: Engine, study_id: int, ended_after: datetime | None = None
-) -> list[TrialRecord]:
+def trials(engine: Engine, study_id: int, ended_after: datetime | None = None) -> list[TrialRecord]:
     """A study's trials by number; all, or those that have not ended, or did *ended_after* it."""
     short = [_runs.c[name] for name in ("state", "epoch", "value", "started_at", "finished_at")]
     statement = (

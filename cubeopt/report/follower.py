@@ -12,7 +12,7 @@ from cubeopt.db import budgets, chronicle, holdings, measures, records
 from cubeopt.db.chronicle import Event
 from cubeopt.db.engine import Engine
 from cubeopt.db.records import AttemptRecord, RunRecord, StudyRecord, TrialRecord
-from cubeopt.report import glance, outlook, summary
+from cubeopt.report import crew, glance, outlook, summary
 from cubeopt.report.glance import Glance
 from cubeopt.search import objective
 
@@ -45,7 +45,7 @@ class Follower:
             runs,
             self._measured,
             records.workers(self._engine),
-            holdings.read(self._engine, outlook.WINDOW_SECONDS),
+            holdings.read(self._engine, crew.LATELY),
             self._events,
             budgets.accounts(self._engine, study.id),
             chronicle.pace(self._engine, study.id, outlook.WINDOW_SECONDS),

@@ -10,11 +10,11 @@ from cubeopt.db.budgets import Account
 from cubeopt.db.chronicle import FAILED, Event, Pace
 from cubeopt.db.holdings import Holdings
 from cubeopt.db.records import RunRecord, StudyRecord, TrialRecord, WorkerRecord
-from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState, WorkerState
+from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
 from cubeopt.report import crew, outlook, ranking
 from cubeopt.report.outlook import Outlook
 from cubeopt.report.ranking import Best, Measured
-from cubeopt.report.summary import PromotedRun, Summary
+from cubeopt.report.summary import PromotedRun, Row, Summary
 from cubeopt.search import objective
 from cubeopt.search.objective import finite
 from cubeopt.search.study import Rungs
@@ -32,8 +32,8 @@ class Rung:
     arrived: int
     stayed: int  # went on to the next one; of the last: complete
     cut: int  # by the rung
-    open: int  # wait or run, and have recorded no later epoch
-    otherwise: int  # failed, diverged or ended by a person before the next epoch
+    here: int  # wait or run, and have recorded no later epoch
+    otherwise: int  # diverged or failed there, or were ended there by a person
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class WorkerRow:
     runs: int  # of this study
     other_runs: int
     silent_seconds: float
-    epochs_per_minute: float | None  # of all studies, lately
+    epochs_per_minute: float  # of all studies, lately
     samples_per_second: float | None
 
 
@@ -136,8 +136,8 @@ def glance(
     """Everything at once; *summary* is that of the same records."""
     goal = objective.goal_of(study.spec)
     busy = [run for run in runs if run.state == RunState.RUNNING]
-    crewed = [each for each in workers if each.state == WorkerState.LIVE]
-    rows = _workers(crewed, Counter(run.worker_id for run in busy), holdings)
+    crewed = crew.rows(workers, holdings, everyone=False)
+    rows = _workers(crewed, study.name)
     waiting = Counter(str(run.kind) for run in runs if run.state == RunState.WAITING)
     holders = len({run.worker_id for run in busy})
     return Glance(
@@ -188,17 +188,17 @@ def _rung(
 ) -> Rung:
     there = Counter[str]()
     for run in short:
-        if run.epoch < epoch or (run.epoch == epoch and run.end_class == EndClass.DIVERGED):
+        if run.epoch < epoch:
             continue
         if run.epoch > epoch or (last and run.state == RunState.COMPLETE):
             there["stayed"] += 1
         elif run.state in _OPEN:
-            there["open"] += 1
-        elif run.state == RunState.PRUNED and "by" not in reasons[run.trial_number]:
+            there["here"] += 1
+        elif run.end_class == EndClass.PRUNED and "by" not in reasons[run.trial_number]:
             there["cut"] += 1
         else:
             there["otherwise"] += 1
-    names = ("stayed", "cut", "open", "otherwise")
+    names = ("stayed", "cut", "here", "otherwise")
     return Rung(epoch, there.total(), *(there[name] for name in names))
 
 
@@ -231,29 +231,19 @@ def _running(
     ]
 
 
-def _workers(
-    live: Sequence[WorkerRecord], here: Mapping[int | None, int], holdings: Holdings
-) -> list[WorkerRow]:
+def _workers(crewed: Sequence[Row], study: str) -> list[WorkerRow]:
     """Those that hold runs of this study, and those that hold none of any."""
-    held = Counter(each.worker_id for each in holdings.holdings)
-    shown = crew.rows(live, held, everyone=False)
     found = []
-    for worker, row in zip(live, shown, strict=True):
-        if held[worker.id] and not here.get(worker.id):
+    for row in crewed:
+        studies = Counter(run["study"] for pack in row["packs"] for run in pack["runs"])
+        if studies and study not in studies:
             continue
-        pace = holdings.paces.get(worker.id)
-        lived = (worker.heartbeat_at - worker.started_at).total_seconds() + worker.silent_seconds
-        minutes = min(holdings.seconds, lived) / 60.0
         found.append(
             WorkerRow(
-                name=worker.name,
-                state=row["state"],
-                device=worker.device,
-                runs=here.get(worker.id, 0),
-                other_runs=held[worker.id] - here.get(worker.id, 0),
-                silent_seconds=row["silent_seconds"],
-                epochs_per_minute=pace.epochs / minutes if pace and minutes > 0.0 else None,
-                samples_per_second=pace.samples_per_second if pace else None,
+                **{name: row[name] for name in ("name", "state", "device", "silent_seconds")},
+                **{name: row[name] for name in ("epochs_per_minute", "samples_per_second")},
+                runs=studies[study],
+                other_runs=studies.total() - studies[study],
             )
         )
     return sorted(found, key=lambda row: (row.runs == 0, row.name))

@@ -50,13 +50,17 @@ def outlook(
     accounts = {each.name: each for each in budgets}
     ended = [run for run in runs if run.kind == RunKind.SHORT and run.state not in _OPEN]
     to_come = None
-    if "trials" in accounts and len(ended) >= FEWEST:
+    complete = any(run.state == RunState.COMPLETE for run in ended)
+    if "trials" in accounts and len(ended) >= FEWEST and complete:
         to_come = _to_come(spec, runs, ended, accounts["trials"])
     ways = _ways(accounts, to_come, rate, devices)
     if pace.epochs < FEWEST:
         ways = {name: each for name, each in ways.items() if name == "hours"}
-    if "trials" in accounts and to_come is None or not ways:
-        why = f"not known until {FEWEST} trials have ended and {FEWEST} epochs were recorded"
+    if ("trials" in accounts and to_come is None) or not ways:
+        why = (
+            f"not known until {FEWEST} trials have ended, one of them complete, and {FEWEST} "
+            f"epochs were recorded in {WINDOW_SECONDS / 60.0:.0f} min"
+        )
         return Outlook(to_come, minute, None, None, why)
     ends = min(ways, key=lambda name: ways[name])
     return Outlook(to_come, minute, ways[ends], ends, None)
