@@ -16,6 +16,7 @@ from cubeopt.cli import (
     comparison,
     data,
     database,
+    monitoring,
     planning,
     service,
     study,
@@ -49,6 +50,7 @@ ablation.add_to(app)
 planning.add_to(study.app)
 watching.add_to(study.app)
 comparison.add_to(app)
+monitoring.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,6 +1,7 @@
 """Blocks of lines that fit a terminal of any size: what matters less goes first, and is named."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,6 +121,21 @@ def _word(value: Any) -> Text:
     return Text("" if value is None else number(value) if isinstance(value, float) else cell(value))
 
 
+def column(size: tuple[int, int | None]) -> int:
+    """How wide a pane is on a terminal of *size*."""
+    width, height = size
+    return width if width < WIDE or height is None else (width - _GAP) // 2
+
+
+def wrapped(text: str, width: int, style: str, title: str = "") -> list[Text]:
+    """*text* in lines of at most *width*, after a bold *title*, further ones indented."""
+    parts = textwrap.wrap(cell(text), max(20, width - 2), initial_indent=" " * len(title))
+    lines = [Text(part if not nth else f"  {part}", style) for nth, part in enumerate(parts)]
+    if lines and title:
+        lines[0] = Text.assemble((title, f"bold {style}"), (parts[0][len(title) :], style))
+    return lines
+
+
 def clock(seconds: float) -> str:
     """A stretch of time in its two greatest units: "3 h 20 min", "45 s"."""
     whole = round(max(0.0, seconds))
@@ -144,7 +160,7 @@ def fitted(
     width, height = size
     shown = [pane for pane in panes if pane.lines]
     room = None if height is None else max(0, height - len(title))
-    if width >= WIDE and height is not None and len({pane.side for pane in shown}) > 1:
+    if column(size) < width and len({pane.side for pane in shown}) > 1:
         body, missing = _beside(shown, width, room, pen)
     else:
         body, missing = _stacked(shown, room, pen)
@@ -159,7 +175,7 @@ def fitted(
 def _beside(
     panes: Sequence[Pane], width: int, room: int | None, pen: Pen
 ) -> tuple[list[Text], list[str]]:
-    half = (width - _GAP) // 2
+    half = column((width, 0))
     (left, lacks), (right, others) = (
         _stacked([pane for pane in panes if pane.side == side], room, pen) for side in (0, 1)
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from cubeopt.cli.panes import Pane, Pen, clock, fitted, grid
+from cubeopt.cli.panes import Pane, Pen, clock, column, fitted, grid, wrapped
 from cubeopt.cli.printing import cell, number
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def screen(
     shown: "Glance", size: tuple[int, int | None], pen: Pen, trouble: str | None = None
 ) -> list[Text]:
     """All of it as lines for a terminal of *size* (columns, rows or None: no end)."""
-    return fitted(_title(shown, trouble), _panes(shown, pen), size, pen)
+    return fitted(_title(shown, trouble), _panes(shown, pen, column(size)), size, pen)
 
 
 def summary_line(shown: "Glance") -> str:
@@ -116,7 +116,7 @@ def _title(shown: "Glance", trouble: str | None) -> list[Text]:
     return lines
 
 
-def _panes(shown: "Glance", pen: Pen) -> list[Pane]:
+def _panes(shown: "Glance", pen: Pen, width: int) -> list[Pane]:
     return [
         Pane("trials", _trials(shown), 100),
         Pane("budgets", _budgets(shown, pen), 95, least=5),
@@ -125,7 +125,7 @@ def _panes(shown: "Glance", pen: Pen) -> list[Pane]:
         Pane("baselines", _baselines(shown), 78),
         Pane("promotions", _promotions(shown), 40, least=3),
         Pane("rank correlation", _agreement(shown), 35),
-        Pane("warnings", _warnings(shown), 75, side=1),
+        Pane("warnings", _warnings(shown, width), 75, side=1),
         Pane("running trials", _running(shown), 70, least=3, side=1),
         Pane("workers", _workers(shown), 50, least=3, side=1),
         Pane("events", _events(shown), 60, least=3, side=1),
@@ -245,11 +245,8 @@ def _agreement(shown: "Glance") -> list[Text]:
     return [Text.assemble(("rank correlation  ", "bold"), f"of short and full runs: {said}")]
 
 
-def _warnings(shown: "Glance") -> list[Text]:
-    return [
-        Text.assemble(("warning  ", "bold yellow"), (cell(each), "yellow"))
-        for each in shown.warnings
-    ]
+def _warnings(shown: "Glance", width: int) -> list[Text]:
+    return [line for each in shown.warnings for line in wrapped(each, width, "yellow", "warning  ")]
 
 
 def _running(shown: "Glance") -> list[Text]:
@@ -289,8 +286,8 @@ def _workers(shown: "Glance") -> list[Text]:
     if not shown.other_workers:
         return _table(header, rows, left=(0, 1))
     several = "others train" if shown.other_workers > 1 else "other trains"
-    more = Text(f"  {shown.other_workers} {several} other studies", "dim")
-    return [*_table(header, rows, left=(0, 1)), more]
+    lines = _table(header, rows, left=(0, 1)) or [Text("workers", "bold")]
+    return [*lines, Text(f"  {shown.other_workers} {several} other studies", "dim")]
 
 
 def _events(shown: "Glance") -> list[Text]:
