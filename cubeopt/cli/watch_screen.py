@@ -271,7 +271,7 @@ def _workers(shown: "Glance") -> list[Text]:
     if not shown.workers and not shown.other_workers:
         if shown.ended:
             return []
-        how = "no worker lives; start one with: cubeopt worker --gpu 0   (or --cpu)"
+        how = "none lives; start one: cubeopt worker --gpu 0   (or --cpu)"
         return [Text.assemble(("workers  ", "bold"), (how, "yellow"))]
     rows = [
         [
