@@ -93,14 +93,18 @@ def grid(
     left: Iterable[int] = (0,),
     indent: int = 2,
 ) -> list[Text]:
-    """Rows of cells as lines, in columns; all but the columns *left* stand to the right."""
+    """Rows of cells as lines, in columns; all but the columns *left* stand to the right.
+
+    A column that is empty in all rows is left out.
+    """
     words = [[_word(each) for each in row] for row in rows]
     if header is not None:
         words.insert(0, [Text(each, "dim") for each in header])
     if not words:
         return []
     widths = [max(cell_len(row[nth].plain) for row in words) for nth in range(len(words[0]))]
-    kept = [nth for nth, width in enumerate(widths) if width]
+    told = words if header is None else words[1:]
+    kept = [nth for nth in range(len(widths)) if any(row[nth].plain for row in told)]
     to_left = frozenset(left)
     lines = []
     for row in words:
