@@ -94,7 +94,7 @@ def _draw(journal: "Journal", interval: float) -> "Training":
                 return training
             until = time.monotonic() + interval
             while time.monotonic() < until and not shown.resized:
-                time.sleep(min(_TICK_SECONDS, interval))
+                stage.wait(min(_TICK_SECONDS, interval))
 
 
 def _tell(journal: "Journal", interval: float) -> "Training":
@@ -102,7 +102,7 @@ def _tell(journal: "Journal", interval: float) -> "Training":
     before = journal.look()
     say(monitor_screen.summary_line(before))
     while not before.over:
-        time.sleep(interval)
+        stage.wait(interval)
         now = journal.look()
         for line in monitor_screen.changes(before, now):
             say(line)
@@ -121,4 +121,4 @@ def _tell_json(journal: "Journal", interval: float) -> "Training":
             told = found
         if now.over:
             return now
-        time.sleep(interval)
+        stage.wait(interval)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -17,29 +18,52 @@ Drawing = Callable[[tuple[int, int]], list[Text]]  # of so many columns and rows
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 0}
 
 
+class _Left(SystemExit):
+    """A signal told us to leave.
+
+    No KeyboardInterrupt: where one passes through an exec of a library, Python kills itself with
+    SIGINT in the end, also when it was caught.
+    """
+
+
+_told: list[int] = []  # the exit code that a signal has asked for
+
+
 @contextmanager
 def leaving() -> Iterator[None]:
     """Within it Ctrl-C (exit code 130) and SIGTERM (0) end the command at once.
 
     For commands that only look: there is nothing to bring to an end.
     """
-    code: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        code.append(_CODES[signal.Signals(number)])
+        _told.append(_CODES[signal.Signals(number)])
         for each in _CODES:  # the rest takes no time, and shall not be left halfway
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        raise _Left
 
     before = {each: signal.signal(each, on_signal) for each in _CODES}
     try:
         yield
-    except KeyboardInterrupt:
-        raise typer.Exit(code[0] if code else 130) from None
+        check()
+    except _Left:
+        raise typer.Exit(_told[0]) from None
     finally:
-        if not code:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        _told.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check() -> None:
+    """Leave if a signal has said so: what it raised is lost where Python finalises an object."""
+    if _told:
+        raise _Left
+
+
+def wait(seconds: float) -> None:
+    """Do nothing for so long, or until a signal."""
+    time.sleep(seconds)
+    check()
 
 
 def redraws(console: Console) -> bool:

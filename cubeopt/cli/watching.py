@@ -165,6 +165,7 @@ class _Looks:
     def news(self, seconds: float) -> bool:
         """Wait *seconds* for another look; whether there was one. Raises what ended the looking."""
         new = self._news.wait(seconds)
+        stage.check()
         self._news.clear()
         if self._error is not None:
             raise self._error
