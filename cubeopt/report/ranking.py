@@ -116,6 +116,8 @@ def nearest(goal: Goal, runs: Sequence[RunRecord], measured: Measured) -> str | 
 
     Of several seeds the one counts that breaks them most.
     """
+    if not goal.constraints:
+        return None
     results = {
         number: (each.value, _worst(goal, each, measured))
         for number, each in _counting(runs).items()
@@ -125,6 +127,8 @@ def nearest(goal: Goal, runs: Sequence[RunRecord], measured: Measured) -> str | 
 
 def infeasible(goal: Goal, runs: Sequence[RunRecord], measured: Measured) -> list[int]:
     """The trials of which a run that they count by breaks a constraint."""
+    if not goal.constraints:
+        return []
     counting = _counting(runs)
     return [n for n, each in counting.items() if not goal.feasible(_worst(goal, each, measured))]
 
