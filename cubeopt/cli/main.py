@@ -16,10 +16,12 @@ from cubeopt.cli import (
     comparison,
     data,
     database,
+    monitoring,
     planning,
     service,
     study,
     trial,
+    watching,
     workers,
 )
 from cubeopt.errors import CubeoptError, InputError
@@ -44,8 +46,10 @@ app.add_typer(bench.app, name="bench")
 service.add_to(app)
 ablation.add_to(app)
 planning.add_to(study.app)
+watching.add_to(study.app)
 comparison.add_to(app)
 analysis.add_to(app)
+monitoring.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Engine, Float, Select, and_, cast, func, select
+from sqlalchemy import ColumnElement, Engine, Float, Select, and_, cast, func, or_, select, true
 from sqlalchemy.dialects.postgresql import insert
 
 from cubeopt.db import priors, tables
@@ -211,13 +211,13 @@ def of_id(engine: Engine, study_id: int) -> StudyRecord | None:
     return found[0] if found else None
 
 
-def trials(engine: Engine, study_id: int) -> list[TrialRecord]:
-    """A study's trials by number."""
+def trials(engine: Engine, study_id: int, ended_after: datetime | None = None) -> list[TrialRecord]:
+    """A study's trials by number; all, or those that have not ended, or did *ended_after* it."""
     short = [_runs.c[name] for name in ("state", "epoch", "value", "started_at", "finished_at")]
     statement = (
         select(_trials, *short)
         .join(_runs, and_(_runs.c.trial_id == _trials.c.id, _runs.c.kind == RunKind.SHORT))
-        .where(_trials.c.study_id == study_id)
+        .where(_trials.c.study_id == study_id, _open_or_ended(ended_after))
         .order_by(_trials.c.number)
     )
     return _read(engine, statement, TrialRecord)
@@ -235,9 +235,13 @@ def counts(engine: Engine, study_id: int, kind: RunKind = RunKind.SHORT) -> dict
     return {state: found.get(state, 0) for state in RunState}
 
 
-def runs(engine: Engine, study_id: int) -> list[RunRecord]:
-    """A study's runs by trial number, the short one before the full ones, those by replicate."""
-    return _read(engine, _select_runs(_runs.c.study_id == study_id), RunRecord)
+def runs(engine: Engine, study_id: int, ended_after: datetime | None = None) -> list[RunRecord]:
+    """A study's runs by trial number, the short one before the full ones, those by replicate.
+
+    All, or those that have not ended, or did *ended_after* it.
+    """
+    chosen = and_(_runs.c.study_id == study_id, _open_or_ended(ended_after))
+    return _read(engine, _select_runs(chosen), RunRecord)
 
 
 def epochs(engine: Engine, study_id: int, after: datetime | None = None) -> list[EpochRecord]:
@@ -248,13 +252,13 @@ def epochs(engine: Engine, study_id: int, after: datetime | None = None) -> list
     return _read(engine, statement, EpochRecord)
 
 
-def attempts(engine: Engine, study_id: int) -> list[AttemptRecord]:
-    """A study's attempts in the order they began."""
+def attempts(engine: Engine, study_id: int, after: int = 0) -> list[AttemptRecord]:
+    """A study's attempts in the order they began; only those with ids *after* it."""
     statement = (
         select(_attempts, _trials.c.number.label("trial_number"), _runs.c.kind)
         .join(_runs, _runs.c.id == _attempts.c.run_id)
         .join(_trials, _trials.c.id == _runs.c.trial_id)
-        .where(_runs.c.study_id == study_id)
+        .where(_runs.c.study_id == study_id, _attempts.c.id > after)
         .order_by(_attempts.c.id)
     )
     return _read(engine, statement, AttemptRecord)
@@ -281,6 +285,12 @@ def held(engine: Engine) -> dict[int, int]:
 _studies, _trials, _runs = tables.studies, tables.trials, tables.runs
 _attempts, _epochs, _workers = tables.attempts, tables.epochs, tables.workers
 _Record = TypeVar("_Record")
+
+
+def _open_or_ended(after: datetime | None) -> ColumnElement[bool]:
+    if after is None:
+        return true()
+    return or_(_runs.c.finished_at.is_(None), _runs.c.finished_at > after)
 
 
 def _select_runs(condition: ColumnElement[bool]) -> Select[Any]:

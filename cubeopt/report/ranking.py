@@ -4,6 +4,7 @@ A trial counts by its full runs that have a result, over several seeds by their 
 complete short run. One of which such a run breaks a constraint at its last epoch does not count.
 """
 
+import heapq
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,13 +50,26 @@ def best(
     measured: Measured,
 ) -> Best | None:
     """The best promoted trial, else the best completed short run; of equals the earlier."""
+    first = top(goal, trials, runs, measured, 1)
+    return first[0] if first else None
+
+
+def top(
+    goal: Goal,
+    trials: Sequence[TrialRecord],
+    runs: Sequence[RunRecord],
+    measured: Measured,
+    count: int,
+) -> list[Best]:
+    """The first *count* trials in the order that `best` goes by, of the first objective."""
     sign = 1.0 if goal.objective.direction == "minimize" else -1.0
     ranked = [
         ((each.rank, sign * each.value, number), each)
         for number, each in _feasible(goal, runs, measured).items()
         if each.value is not None
     ]
-    return _best(trials, min(ranked, key=lambda pair: pair[0])[1]) if ranked else None
+    first = heapq.nsmallest(count, ranked, key=lambda pair: pair[0])
+    return [_best(trials, each) for _, each in first]
 
 
 def front(
@@ -102,6 +116,8 @@ def nearest(goal: Goal, runs: Sequence[RunRecord], measured: Measured) -> str | 
 
     Of several seeds the one counts that breaks them most.
     """
+    if not goal.constraints:
+        return None
     results = {
         number: (each.value, _worst(goal, each, measured))
         for number, each in _counting(runs).items()
@@ -111,6 +127,8 @@ def nearest(goal: Goal, runs: Sequence[RunRecord], measured: Measured) -> str | 
 
 def infeasible(goal: Goal, runs: Sequence[RunRecord], measured: Measured) -> list[int]:
     """The trials of which a run that they count by breaks a constraint."""
+    if not goal.constraints:
+        return []
     counting = _counting(runs)
     return [n for n, each in counting.items() if not goal.feasible(_worst(goal, each, measured))]
 

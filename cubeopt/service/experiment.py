@@ -27,7 +27,7 @@ from cubeopt.search.objective import DIRECTIONS
 from cubeopt.service import yardsticks
 from cubeopt.service.yardsticks import Yardstick
 from cubeopt.settings import Settings
-from cubeopt.training import checkpoint
+from cubeopt.training import checkpoint, logbook
 from cubeopt.training.diagnosis import Finding, diagnose
 from cubeopt.training.feed import Feed
 from cubeopt.training.loop import EpochEnd, PackRun, TrialState
@@ -183,11 +183,11 @@ class _Experiment:
 
     @property
     def _checkpoints(self) -> Path:
-        return self._folder / "checkpoints"
+        return self._folder / logbook.CHECKPOINTS
 
     @property
     def _log(self) -> Path:
-        return self._folder / "metrics.jsonl"
+        return self._folder / logbook.LOG
 
     def open(self, resume: bool) -> None:
         """Start fresh, or from the newest checkpoint."""
@@ -201,7 +201,7 @@ class _Experiment:
             raise CheckpointError(f"nothing to resume: no checkpoint in {self._checkpoints}")
         if not resume:
             content = {configuration.TRAINING_SECTION: self._spec.flat()}
-            configuration.write(content, self._folder / "config.yaml")
+            configuration.write(content, self._folder / logbook.CONFIG)
             self._rows = self._kept_rows(0)
             self._run.fill(_SLOT, self._border)
             return
@@ -274,7 +274,7 @@ class _Experiment:
         draft = self._folder / ".result.json"
         with _writing(draft):
             draft.write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
-            os.replace(draft, self._folder / "result.json")
+            os.replace(draft, self._folder / logbook.RESULT)
         return result
 
     def _corpora(self) -> list[CorpusScores]:

@@ -17,11 +17,18 @@ COMMANDS = (
     *("study pause", "study resume", "study stop", "study delete"),
     *("trial show", "trial retry", "trial prune", "trial enqueue"),
     *("workers list", "workers drain"),
-    *("worker", "coordinator", "train", "dashboard"),
+    *("worker", "coordinator", "train", "monitor", "dashboard", "study watch"),
     *("db up", "db stop", "db status", "db migrate", "data inspect", "data build", "bench data"),
 )
 WITH_STORAGE = (
-    *("study create FILE", "study list", "study show x", "study export x", "study figure x"),
+    *(
+        "study create FILE",
+        "study list",
+        "study show x",
+        "study export x",
+        "study figure x",
+        "study watch x",
+    ),
     *("trial show x 0", "study pause x", "study delete x --yes", "trial retry x 0"),
     *("trial enqueue x learning_rate=1", "workers list", "workers drain x"),
     *("worker --cpu", "coordinator", "dashboard", "db up", "db status", "db migrate"),
