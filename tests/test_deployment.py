@@ -61,6 +61,12 @@ def test_the_dashboard_is_reached_from_this_machine_only(compose: dict[str, Any]
     dashboard = compose["services"]["dashboard"]
     port = dashboard["command"][dashboard["command"].index("--port") + 1]
     assert dashboard["ports"] == [f"127.0.0.1:8080:{port}"]
+    # It listens on all addresses of its container, so it is given a token, as the others are not.
+    for name in OURS:
+        given = "CUBEOPT_DASHBOARD_TOKEN" in compose["services"][name]["environment"]
+        assert given == (name == "dashboard")
+    assert dashboard["environment"]["PGPASSWORD"]
+    assert f"127.0.0.1:{port}/healthz" in dashboard["healthcheck"]["test"][-1]
     assert "ports" not in compose["services"]["postgres"]
 
 
