@@ -91,7 +91,7 @@ def _row(
         "device": worker.device,
         "runs": len(held),
         "slots": sum(pack["width"] or 0 for pack in packs),
-        "epochs_per_minute": round(60.0 * (pace.epochs if pace else 0) / seconds, 2),
+        "epochs_per_minute": round(60.0 * (pace.epochs if pace else 0) / _lived(worker, seconds), 2),
         "samples_per_second": pace.samples_per_second if pace else None,
         "silent_seconds": round(worker.silent_seconds, 1),
         "started": worker.started_at.isoformat(timespec="seconds"),
@@ -100,6 +100,12 @@ def _row(
         "ended": ends[EndClass.DONE] + ends[EndClass.PRUNED],
         "failures": {str(each): ends[each] for each in FAILURES if ends[each]},
     }
+
+
+def _lived(worker: WorkerRecord, most: float) -> float:
+    """Seconds that a worker is there, at most *most*: a young one is not slow."""
+    beaten = (worker.heartbeat_at - worker.started_at).total_seconds()
+    return min(most, max(1.0, beaten + worker.silent_seconds))
 
 
 def _packs(held: Iterable[Holding]) -> list[Row]:

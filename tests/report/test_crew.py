@@ -9,7 +9,8 @@ from cubeopt.db.tables import EndClass, RunKind, WorkerState
 from cubeopt.report import crew
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LIVE = WorkerRecord(1, "w", "host", 7, "cpu", NOW, NOW, 1.25, WorkerState.LIVE, None, {})
+BEGAN = NOW - timedelta(hours=1)
+LIVE = WorkerRecord(1, "w", "host", 7, "cpu", BEGAN, NOW, 1.25, WorkerState.LIVE, None, {})
 HELD = Holding(1, "one", 4, RunKind.SHORT, 0, 2, 5, "a", 4, 55.04)
 NOTHING = Holdings([], {}, [], 300.0)
 
@@ -108,3 +109,9 @@ def test_a_crew_of_nobody_has_no_rate_and_no_failures():
         "failures": [],
         "seconds": 300.0,
     }
+
+
+def test_the_pace_of_a_young_worker_is_over_its_life():
+    young = replace(LIVE, started_at=NOW - timedelta(seconds=28.75))  # and silent for 1.25 s
+    (row,) = crew.rows([young], replace(NOTHING, paces={1: Pace(1, 4, 10.0)}), everyone=False)
+    assert row["epochs_per_minute"] == 8.0
