@@ -1,4 +1,4 @@
-"""What a worker does with the runs it holds: beat and report; db.attempts has how it leaves them.
+"""What a worker reports of the runs it holds; `beats` extends its leases, `attempts` ends them.
 
 Every write carries the token of its lease. Tokens only grow, so a worker whose run was leased
 again, or returned to the queue, can write nothing more.
@@ -20,8 +20,6 @@ from cubeopt.db.engine import transaction
 from cubeopt.db.facts import Facts
 from cubeopt.db.standings import Rung, Standing
 from cubeopt.db.tables import EndClass, RunKind, RunState
-from cubeopt.db.waits import Waits
-from cubeopt.db.waits import note as note_waits
 
 logger = logging.getLogger(__name__)
 
@@ -75,32 +73,6 @@ class Verdict(StrEnum):
     LOST = "lost"  # not ours any more; nothing was recorded
 
 
-def beat(
-    engine: Engine,
-    worker_id: int,
-    leases: Sequence[Lease],
-    lease_seconds: float,
-    waits: Waits | None = None,
-) -> set[int]:
-    """Extend *leases* and note the heartbeat; the ids of the runs that are still ours.
-
-    *waits* are those of this worker for the answers to its claims so far.
-    """
-    with transaction(engine) as connection:
-        beaten = {"worker_id": worker_id, "lease_seconds": lease_seconds}
-        connection.execute(_NOTE_HEARTBEAT, beaten)
-        if waits is not None:
-            note_waits(connection, worker_id, waits)
-        held = connection.execute(_EXTEND, {**arrays(leases), "lease_seconds": lease_seconds})
-        return set(held.scalars())
-
-
-_NOTE_HEARTBEAT = text("""
-    UPDATE cubeopt.workers
-    SET heartbeat_at = clock_timestamp(), state = 'live', lease_seconds = :lease_seconds
-    WHERE id = :worker_id
-""")
-
 # The runs among :run_ids that the given tokens still hold. Rows are locked in one order
 # everywhere, so that two workers, one of them a zombie, cannot lock each other out.
 HELD = """
@@ -111,14 +83,6 @@ HELD = """
     ORDER BY run.id
     FOR UPDATE OF run
 """
-
-_EXTEND = text(f"""
-    WITH held AS MATERIALIZED ({HELD})
-    UPDATE cubeopt.runs run
-    SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease_seconds)
-    FROM held WHERE run.id = held.id
-    RETURNING run.id
-""")
 
 
 def report(

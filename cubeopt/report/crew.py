@@ -91,7 +91,7 @@ def _row(
         "device": worker.device,
         "runs": len(held),
         "slots": sum(pack["width"] or 0 for pack in packs),
-        "epochs_per_minute": round(60.0 * (pace.epochs if pace else 0) / _lived(worker, seconds), 2),
+        "epochs_per_minute": _pace(worker, pace, seconds),
         "samples_per_second": pace.samples_per_second if pace else None,
         "silent_seconds": round(worker.silent_seconds, 1),
         "started": worker.started_at.isoformat(timespec="seconds"),
@@ -102,10 +102,11 @@ def _row(
     }
 
 
-def _lived(worker: WorkerRecord, most: float) -> float:
-    """Seconds that a worker is there, at most *most*: a young one is not slow."""
+def _pace(worker: WorkerRecord, pace: Pace | None, seconds: float) -> float:
+    """Epochs a minute over the last *seconds*, or over a younger worker's life."""
     beaten = (worker.heartbeat_at - worker.started_at).total_seconds()
-    return min(most, max(1.0, beaten + worker.silent_seconds))
+    lived = min(seconds, max(1.0, beaten + worker.silent_seconds))
+    return round(60.0 * (pace.epochs if pace else 0) / lived, 2)
 
 
 def _packs(held: Iterable[Holding]) -> list[Row]:

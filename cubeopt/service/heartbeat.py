@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from cubeopt.db import embedded, leases
+from cubeopt.db import beats, embedded
 from cubeopt.db.engine import Engine
 from cubeopt.db.leases import Lease
 from cubeopt.db.waits import Stopwatch
@@ -118,7 +118,7 @@ class Heartbeat(Companion):
 
     def _beat(self, held: list[Lease]) -> set[int]:
         waits = self.claims.read()
-        return leases.beat(self._engine, self._worker_id, held, self._seconds, waits)
+        return beats.beat(self._engine, self._worker_id, held, self._seconds, waits)
 
     def say_last(self) -> None:
         """A beat for its own sake, with what was waited for since the last; before we leave."""

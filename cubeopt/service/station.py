@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cubeopt.db import attempts, leases
+from cubeopt.db import attempts, beats
 from cubeopt.db.engine import Engine
 from cubeopt.db.leases import Lease
 from cubeopt.db.queue import Claim
@@ -54,7 +54,7 @@ class Station:
     def owns(self, each: Held) -> bool:
         """Whether the run is ours, for all we can learn now."""
         try:
-            return bool(leases.beat(self.engine, self.worker_id, [each.lease], self.lease_seconds))
+            return bool(beats.beat(self.engine, self.worker_id, [each.lease], self.lease_seconds))
         except StorageLostError:
             return True
 

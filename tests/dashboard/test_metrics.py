@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from cubeopt import __version__
 from cubeopt.dashboard.exposition import Exposition
-from cubeopt.db import leases, queue, records
+from cubeopt.db import beats, leases, queue, records
 from cubeopt.db.leases import EpochReport
 from cubeopt.db.queue import NewTrial
 from cubeopt.db.waits import Waits
@@ -46,7 +46,7 @@ def busy(engine: Engine) -> Engine:
     for epoch, count in ((1, 2), (2, 1)):
         reports = [EpochReport(each.run_id, each.token, epoch, 0.5, {}) for each in claims[:count]]
         leases.report(engine, reports, lambda question: False)
-    leases.beat(engine, worker, [], 60.0, Waits(2, 0.25, (0, 1, 0, 0, 0, 0, 0, 1, *[0] * 5)))
+    beats.beat(engine, worker, [], 60.0, Waits(2, 0.25, (0, 1, 0, 0, 0, 0, 0, 1, *[0] * 5)))
     return engine
 
 

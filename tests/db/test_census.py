@@ -7,11 +7,11 @@ from sqlalchemy import text
 
 from cubeopt.db import (
     attempts,
+    beats,
     budgets,
     census,
     interventions,
     leader,
-    leases,
     orders,
     queue,
     waits,
@@ -95,7 +95,7 @@ def test_gone_workers_leave_and_twins_are_one(hands: Hands) -> None:
     hands.claim(2)
     twin = queue.register(hands.engine, "host-1", "host", 2, "cpu", {})
     gone = queue.register(hands.engine, "gone", "host", 3, "cpu", {})
-    leases.beat(hands.engine, gone, [], 60, Waits(3, 0.3, (0, 0, 0, 0, 0, 0, 3, *[0] * 6)))
+    beats.beat(hands.engine, gone, [], 60, Waits(3, 0.3, (0, 0, 0, 0, 0, 0, 3, *[0] * 6)))
     queue.retire(hands.engine, gone)
     found = census.take(hands.engine)
     assert [(each.name, each.leases, each.draining) for each in found.workers] == [
@@ -133,9 +133,9 @@ def test_waits_are_sums_that_a_beat_said_again_does_not_double(hands: Hands) -> 
     assert read.at_most == [2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 5]
     assert (read.count, read.seconds) == (5, pytest.approx(9.2055))
     for _ in range(2):
-        leases.beat(hands.engine, hands.worker_id, [], 60, read)
+        beats.beat(hands.engine, hands.worker_id, [], 60, read)
     other = queue.register(hands.engine, "other", "host", 2, "cpu", {})
-    leases.beat(hands.engine, other, [], 60, Waits(1, 0.5, (*[0] * 8, 1, *[0] * 4)))
+    beats.beat(hands.engine, other, [], 60, Waits(1, 0.5, (*[0] * 8, 1, *[0] * 4)))
     with hands.engine.begin() as connection:
         total = waits.total(connection)
     assert (total.count, total.seconds) == (6, pytest.approx(9.7055))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from cubeopt.db import attempts, interventions, leases, outcomes, queue, records
+from cubeopt.db import attempts, beats, interventions, outcomes, queue, records
 from cubeopt.db.leases import Verdict
 from cubeopt.db.tables import EndClass, RunState
 from cubeopt.errors import StateError, UnknownNameError
@@ -45,7 +45,7 @@ def test_a_running_trial_is_ended_and_its_worker_writes_nothing_more(hands: Any)
     assert interventions.prune(hands.engine, "study", 0)
     assert not interventions.prune(hands.engine, "study", 0)
     assert hands.report(claim, 2, 0.1) == {claim.run_id: Verdict.LOST}
-    assert leases.beat(hands.engine, hands.worker_id, [lease(claim)], 60) == set()
+    assert beats.beat(hands.engine, hands.worker_id, [lease(claim)], 60) == set()
     run = hands.run(claim.run_id)
     assert (run.state, run.epoch, run.value, run.end_class) == (
         *(RunState.PRUNED, 1, 0.7, EndClass.PRUNED),

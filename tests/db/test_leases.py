@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from cubeopt.db import attempts, leases, outcomes, queue, records
+from cubeopt.db import attempts, beats, leases, outcomes, queue, records
 from cubeopt.db.leases import EpochReport, Lease, RungQuestion, Verdict
 from cubeopt.db.tables import EndClass, RunKind, RunState
 from cubeopt.errors import LeaseLostError
@@ -44,7 +44,7 @@ def test_a_zombie_writes_nothing(hands: Any, lose: Callable[[Any, Any], None]) -
 
     assert hands.report(zombie, 1, 0.1, checkpoint="z") == {zombie.run_id: Verdict.LOST}
     assert hands.report(zombie, 4, 0.1, checkpoint="z") == {zombie.run_id: Verdict.LOST}
-    assert leases.beat(hands.engine, hands.worker_id, [lease(zombie)], 9999) == set()
+    assert beats.beat(hands.engine, hands.worker_id, [lease(zombie)], 9999) == set()
     assert attempts.release(hands.engine, [lease(zombie)]) == set()
     with pytest.raises(LeaseLostError, match=f"run {zombie.run_id} .*token 1"):
         attempts.fail(hands.engine, lease(zombie), EndClass.ERROR, "late", 0)
@@ -84,7 +84,7 @@ def test_an_expired_lease_still_writes_while_nobody_else_wants_the_run(hands: An
     (claim,) = hands.claim()
     hands.expire(claim)
     assert hands.report(claim, 1) == {claim.run_id: Verdict.GO_ON}
-    assert leases.beat(hands.engine, hands.worker_id, [lease(claim)], 60) == {claim.run_id}
+    assert beats.beat(hands.engine, hands.worker_id, [lease(claim)], 60) == {claim.run_id}
     assert queue.reap(hands.engine) == []
 
 
@@ -93,7 +93,7 @@ def test_a_beat_extends_only_what_is_still_ours(hands: Any) -> None:
     kept, lost = hands.claim(2)
     reaped(hands, lost)
     before = records.workers(hands.engine)[0].heartbeat_at
-    held = leases.beat(hands.engine, hands.worker_id, [lease(lost), lease(kept)], 3600)
+    held = beats.beat(hands.engine, hands.worker_id, [lease(lost), lease(kept)], 3600)
     assert held == {kept.run_id}
     until = hands.run(kept.run_id).lease_expires_at
     heartbeat = records.workers(hands.engine)[0].heartbeat_at
@@ -332,7 +332,7 @@ def test_packs_that_report_beat_and_are_stolen_at_once_never_lock_each_other(han
 
     def heartbeats(claims: list[Any]) -> None:
         for _ in rounds:
-            leases.beat(hands.engine, hands.worker_id, [lease(one) for one in claims], 60)
+            beats.beat(hands.engine, hands.worker_id, [lease(one) for one in claims], 60)
 
     def coordinate() -> None:
         for _ in rounds:

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from cubeopt.db import attempts, breaker, leases, orders, outbox, queue, records
+from cubeopt.db import attempts, beats, breaker, orders, outbox, queue, records
 from cubeopt.db.orders import Order
 from cubeopt.db.tables import EndClass, Kind, StudyState
 
@@ -113,7 +113,7 @@ def test_a_worker_whose_lease_expired_is_told_once_before_its_runs_go_back(hands
         "device": "cpu",
         "runs": [{"study": "study", "trial": claims[0].trial_number, "kind": "short"}],
     }
-    leases.beat(hands.engine, hands.worker_id, [], 60)  # it was only asleep
+    beats.beat(hands.engine, hands.worker_id, [], 60)  # it was only asleep
     outbox.note_lost(hands.engine)
     assert len(rows(hands)) == 1
     silent(hands, 31)  # and falls asleep again
@@ -124,7 +124,7 @@ def test_a_worker_whose_lease_expired_is_told_once_before_its_runs_go_back(hands
 def test_a_worker_that_beats_on_and_lets_a_lease_expire_is_not_lost(hands: Hands) -> None:
     hands.enqueue(hands.study(), range(1))
     (claim,) = hands.claim()
-    leases.beat(hands.engine, hands.worker_id, [], 60)
+    beats.beat(hands.engine, hands.worker_id, [], 60)
     silent(hands, 16)  # it beats four times in a lease
     hands.expire(claim)
     outbox.note_lost(hands.engine)

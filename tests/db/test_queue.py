@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from cubeopt.db import attempts, leases, orders, queue, records
+from cubeopt.db import attempts, beats, orders, queue, records
 from cubeopt.db.leases import Lease
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState, WorkerState
 
@@ -254,7 +254,7 @@ def test_silent_workers_are_noted_as_gone_until_they_beat_again(hands: Any) -> N
     silent, live = records.workers(hands.engine)
     assert (silent.state, live.state) == (WorkerState.GONE, WorkerState.LIVE)
     assert silent.silent_seconds > 60 > live.silent_seconds >= 0
-    leases.beat(hands.engine, hands.worker_id, [], 60)
+    beats.beat(hands.engine, hands.worker_id, [], 60)
     queue.retire(hands.engine, other)
     assert [worker.state for worker in records.workers(hands.engine)] == ["live", "gone"]
 
