@@ -55,13 +55,19 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def _serve(served: ASGIApp, opened: socket.socket, host: str, ready: Callable[[str], None]) -> None:
-    # uvicorn hands the signal that stopped it on to whoever had it before.
-    before = {each: signal.signal(each, _stopped) for each in (signal.SIGTERM, signal.SIGINT)}
+    server = uvicorn.Server(configured(served))
+
+    def stopped(number: int, frame: FrameType | None) -> None:
+        """Hears a signal that comes before uvicorn does, and then the one that it hands on."""
+        server.should_exit = True
+        logger.info("the dashboard stops")
+
+    before = {each: signal.signal(each, stopped) for each in (signal.SIGTERM, signal.SIGINT)}
     shown = f"[{host}]" if ":" in host else host
     try:
         with opened:
             ready(f"http://{shown}:{opened.getsockname()[1]}/")
-            uvicorn.Server(configured(served)).run(sockets=[opened])
+            server.run(sockets=[opened])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -78,7 +84,3 @@ def configured(served: ASGIApp) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=_LEAVE_SECONDS,
     )
-
-
-def _stopped(number: int, frame: FrameType | None) -> None:
-    logger.info("the dashboard stops")

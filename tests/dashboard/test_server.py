@@ -24,6 +24,10 @@ given = Context(engine.create(sys.argv[1]), Settings(pathlib.Path("."), None, "W
 server.serve(given, "127.0.0.1", int(sys.argv[2]), lambda url: print(url, flush=True))
 print("stopped")
 """
+_STOPPED_EARLY = _SERVE.replace(
+    "lambda url: print(url, flush=True)",
+    "lambda url: __import__('signal').raise_signal(15)",
+)
 
 
 @contextmanager
@@ -79,3 +83,9 @@ def test_a_signal_stops_it_cleanly_and_frees_the_port(
     assert (process.returncode, said, complained) == (0, "stopped\n", "")
     with _served(database_url, port) as (again, _):
         assert again == url
+
+
+def test_a_signal_that_comes_before_it_listens_to_signals_stops_it(database_url: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", _STOPPED_EARLY, database_url, "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
