@@ -50,7 +50,7 @@ def routes() -> list[BaseRoute]:
 def _page(request: Request) -> Response:
     engine = context.of(request).engine
     study = records.study(engine, request.path_params["name"])
-    number = showcase.number(engine, study.name)
+    number = showcase.ids(engine).get(study.name)
     charts = dict(CHARTS)
     if objective.goal_of(study.spec).objective.second is None:
         del charts["tradeoff"]

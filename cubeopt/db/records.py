@@ -271,17 +271,6 @@ def workers(engine: Engine) -> list[WorkerRecord]:
     return _read(engine, select(_workers, silent_seconds).order_by(_workers.c.id), WorkerRecord)
 
 
-def held(engine: Engine) -> dict[int, int]:
-    """How many runs each worker holds, by its id; those that hold none are not there."""
-    statement = (
-        select(_runs.c.worker_id, func.count())
-        .where(_runs.c.state == RunState.RUNNING)
-        .group_by(_runs.c.worker_id)
-    )
-    with transaction(engine) as connection:
-        return {worker_id: count for worker_id, count in connection.execute(statement)}
-
-
 _studies, _trials, _runs = tables.studies, tables.trials, tables.runs
 _attempts, _epochs, _workers = tables.attempts, tables.epochs, tables.workers
 _Record = TypeVar("_Record")

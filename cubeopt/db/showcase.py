@@ -36,19 +36,6 @@ def show(
         return {number: trial_id for number, trial_id in connection.execute(_SHOW, values)}
 
 
-def number(engine: Engine, name: str) -> int | None:
-    """Optuna's number of the study *name*; None where it has none yet."""
-    with transaction(engine) as connection:
-        if connection.execute(_HAS_TABLES).scalar_one() is None:
-            return None
-        found = connection.execute(_NUMBER, {"name": name}).scalar_one_or_none()
-        return None if found is None else int(found)
-
-
-_HAS_TABLES = text("SELECT to_regclass('public.studies')")
-
-_NUMBER = text("SELECT study_id FROM public.studies WHERE study_name = :name")
-
 # As Optuna does before it gives a number.
 _LOCK = text("SELECT study_id FROM public.studies WHERE study_id = :study_id FOR UPDATE")
 
