@@ -3,6 +3,7 @@
 import asyncio
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from cubeopt.dashboard.events import Watch, digest
 from cubeopt.errors import StorageLostError
@@ -27,10 +28,13 @@ class Looks:
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
+    """In a thread of its own: in this one playwright may have a loop that runs."""
+
     async def limited() -> None:
         await asyncio.wait_for(test(), 60.0)
 
-    asyncio.run(limited())
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(lambda: asyncio.run(limited())).result()
 
 
 async def heard(watch: Watch, count: int, seen: str = "") -> list[tuple[str, str]]:

@@ -39,17 +39,14 @@ def _of_optuna(dashboard: Served, name: str) -> dict[str, Any]:
     return {**shown, "study_id": study_id}
 
 
-def _tables(engine: Engine) -> dict[str, int]:
-    """How often each table of the database was written to."""
+def _tables(engine: Engine) -> dict[str, str | None]:
+    """What marks every row of every table: where it lies, and the transaction that wrote it."""
     with engine.connect() as connection:
-        connection.execute(text("SELECT pg_stat_force_next_flush()"))
-        rows = connection.execute(
-            text(
-                "SELECT relid::regclass::text, n_tup_ins + n_tup_upd + n_tup_del "
-                "FROM pg_stat_user_tables"
-            )
-        )
-        return {name: writes for name, writes in rows}
+        names = connection.scalars(text("SELECT relid::regclass::text FROM pg_stat_user_tables"))
+        marks = "md5(string_agg(ctid::text || ' ' || xmin::text, ',' ORDER BY ctid))"
+        return {
+            name: connection.scalar(text(f"SELECT {marks} FROM {name}")) for name in names.all()
+        }
 
 
 def test_a_study_has_our_plots_a_note_and_files(dashboard: Served, trained: StudyRecord) -> None:
@@ -118,7 +115,7 @@ def test_what_is_shown_follows_the_study(
 def test_looking_writes_nothing(dashboard: Served, trained: StudyRecord, viewer: Viewer) -> None:
     shown = _of_optuna(dashboard, "tiny")
     before = _tables(dashboard.engine)
-    assert before["trials"] >= 6
+    assert before["trials"] is not None
     page = viewer.open(f"{dashboard.url}/dashboard/studies/{shown['study_id']}", height=1600)
     for plot in PLOTS:
         page.locator(f"[id='user-defined-plot:{plot}'] .main-svg").first.wait_for()

@@ -21,8 +21,9 @@ from .conftest import Served, Viewer
 Start = Callable[[], None]
 _TABLE = """() => {
     const row = document.querySelector("tr[data-track='0']");
+    if (!row) return null;
     const fact = name => row.querySelector(`[data-fact=${name}]`).textContent;
-    return row && [parseInt(fact("epoch")), fact("value")];
+    return [parseInt(fact("epoch")), fact("value")];
 }"""
 
 
@@ -98,6 +99,7 @@ def test_what_a_worker_does_is_on_the_pages_without_a_reload(
         page.evaluate("window.same = true")
     start()
     training.wait_for_selector("#objective-validation-fvu .js-plotly-plot", timeout=60_000)
+    training.wait_for_function(f"() => ({_TABLE})()?.[0] >= 1")
     _check_training(training, module_engine)
     first = training.evaluate(_TABLE)[0]
     training.wait_for_function(f"() => ({_TABLE})()[0] >= {first + 3}")
@@ -123,7 +125,9 @@ def _check_training(page: Page, engine: Engine) -> None:
         ("gradient-norm-train-gradient_norm-gate", "train/gradient_norm/gate"),
     ):
         page.locator(f"#{chart}").scroll_into_view_if_needed()
-        page.wait_for_selector(f"#{chart} .js-plotly-plot")
+        page.wait_for_function(
+            f"() => document.querySelector('#{chart} .plot')?.data?.[0]?.x?.length > 0"
+        )
         script = (
             f"(({{x, y}}) => [[...x], [...y]])(document.querySelector('#{chart} .plot').data[0])"
         )
