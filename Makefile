@@ -5,8 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-# Real processes, killed and stopped: beside others they would take too long.
-ALONE := tests/acceptance tests/chaos
+# Real processes, killed and stopped: beside the others they would take too long.
+PROCESSES := tests/acceptance tests/chaos
 
 .PHONY: help quickstart test chaos lint types contracts check clean
 
@@ -33,11 +33,11 @@ quickstart: .venv/installed
 	@bash studies/quickstart.sh $(BIN)/cubeopt
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile $(ALONE:%=--ignore %)
-	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile $(PROCESSES:%=--ignore %)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PROCESSES)
 
 chaos: .venv/installed-dev
-	$(BIN)/python -m pytest $(ALONE) -m long -s
+	$(BIN)/python -m pytest $(PROCESSES) -m long -s
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
