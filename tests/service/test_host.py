@@ -27,6 +27,7 @@ def hosting(engine):
 
 
 def children():
+    """Our coordinators; one that was begun this moment may have no command line yet."""
     found = psutil.Process().children()
     return [each for each in found if each.is_running() and "coordinator" in each.cmdline()]
 
@@ -48,7 +49,7 @@ def led(hosting, engine):
 def test_one_coordinator_is_started_and_it_ends_with_its_host(engine):
     with CoordinatorHost(engine) as hosting:
         until(lambda: led(hosting, engine))
-        (child,) = children()
+        (child,) = until(children)
         hosting.ensure()
         assert children() == [child]
         assert "postgresql" not in " ".join(child.cmdline())  # the address may hold a password
@@ -64,17 +65,17 @@ def test_none_is_started_where_another_process_leads(engine, hosting):
 
 def test_a_killed_coordinator_is_replaced(engine, hosting):
     until(lambda: led(hosting, engine))
-    (first,) = children()
+    (first,) = until(children)
     first.kill()
     until(lambda: not leader.lives(engine))
     until(lambda: led(hosting, engine))
-    (second,) = children()
+    (second,) = until(children)
     assert second.pid != first.pid
 
 
 def test_a_coordinator_that_finds_another_leading_leaves_in_peace(engine, hosting, capfd):
     hosting.ensure()
-    (child,) = children()
+    (child,) = until(children)
     with leader.lead(engine) as leadership:
         assert leadership is not None
         assert child.wait(30) == 0
@@ -85,7 +86,7 @@ def test_a_stopped_coordinator_does_not_hold_its_host_up(engine, monkeypatch):
     monkeypatch.setattr(host, "_PATIENCE_SECONDS", 0.2)
     with CoordinatorHost(engine) as hosting:
         hosting.ensure()
-        (child,) = children()
+        (child,) = until(children)
         child.suspend()
     assert not child.is_running()
 
@@ -130,7 +131,7 @@ def test_a_coordinator_dies_with_a_host_that_is_killed(engine):
 def test_a_coordinator_that_is_killed_again_and_again_is_no_error(engine, hosting):
     for _ in range(host._FAILURES + 1):
         hosting.ensure()
-        (child,) = children()
+        (child,) = until(children)
         child.kill()
         until(lambda child=child: child.status() == psutil.STATUS_ZOMBIE)
     until(lambda: led(hosting, engine))
