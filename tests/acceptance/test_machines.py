@@ -154,6 +154,7 @@ def test_connections_that_break_cost_no_trial(machines, calm, lan):
         for epochs in (1, 4, 7):
             until(lambda: reached(here, epochs), 120)  # noqa: B023 - called at once
             session.execute(cut)
+            here.engine.dispose()  # our own were cut, too
     for machine, worker in workers:
         code = machine.ended(worker, 180)
         last = machine.said(worker).splitlines()[-1]
