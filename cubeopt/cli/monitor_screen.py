@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from cubeopt.cli.panes import Pane, Pen, clock, column, fitted, grid, wrapped
+from cubeopt.cli.panes import Pane, Pen, clock, column, fitted, table, wrapped
 from cubeopt.cli.printing import cell, number
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _panes(shown: "Training", pen: Pen, width: int) -> list[Pane]:
             for name, values in rows.items()
             if any(value is not None for value in values)
         ]
-        return _table([*header, "course", "last", "least", "most"], found, left=(0, 1))
+        return table([*header, "course", "last", "least", "most"], found, left=(0, 1))
 
     course = {
         label: [None if v is None else v / unit for v in shown.metrics[name]]
@@ -204,7 +204,7 @@ def _losses(shown: "Training", pen: Pen, cells: int) -> list[Text]:
         if any(values) or term == "total"
     ]
     header = ["losses", "course", "loss", "weight", "weighted", "validation"]
-    return _table(header, rows, left=(0, 1))
+    return table(header, rows, left=(0, 1))
 
 
 def _validation(shown: "Training") -> dict[str, Values]:
@@ -226,7 +226,7 @@ def _usage(shown: "Training", pen: Pen, cells: int) -> list[Text]:
         if last is not None:
             bar = pen.bar(last / 100.0, 12, "green" if last >= 1.0 else "bold red")
             rows.append([f"  {name}", Text(pen.spark(values, cells), "cyan"), bar, f"{last:.1f}%"])
-    return _table(["gate usage", "course", "now", ""], rows, left=(0, 1, 2))
+    return table(["gate usage", "course", "now", ""], rows, left=(0, 1, 2))
 
 
 def _compared(shown: "Training") -> list[Text]:
@@ -243,7 +243,7 @@ def _compared(shown: "Training") -> list[Text]:
         for label, splits in scores.items()
     ]
     header = [f"{metric}, {split}" for metric in metrics for split in ("val.", "test")]
-    return _table(["beside baselines", *header], rows)
+    return table(["beside baselines", *header], rows)
 
 
 def _own(result: Mapping[str, Any], split: str) -> dict[str, Any]:
@@ -258,13 +258,3 @@ def _own(result: Mapping[str, Any], split: str) -> dict[str, Any]:
 def _ends(values: Values) -> tuple[float | None, float | None, float | None]:
     known = [value for value in values if value is not None]
     return values[-1] if values[-1] is not None else known[-1], min(known), max(known)
-
-
-def _table(
-    header: Sequence[str], rows: Sequence[Sequence[Any]], left: Sequence[int] = (0,)
-) -> list[Text]:
-    if not rows:
-        return []
-    lines = grid(rows, header, left, indent=0)
-    lines[0].stylize("bold", 0, len(header[0]))
-    return lines

@@ -242,3 +242,14 @@ def _cut(pane: Pane, count: int, pen: Pen) -> list[Text]:
     if count == 1:
         return [last]
     return [*pane.lines[: count - 1], Text(f"  {pen.dots} and {more + 1} more", "dim")]
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[Any]], left: Sequence[int] = (0,)
+) -> list[Text]:
+    """Lines with a header in bold; none without rows."""
+    if not rows:
+        return []
+    lines = grid(rows, header, left, indent=0)
+    lines[0].stylize("bold", 0, len(header[0]))
+    return lines

@@ -1,12 +1,11 @@
 """A study at a glance as lines of text: for a terminal of any size, or a line for each change."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from cubeopt.cli.panes import Pane, Pen, clock, column, fitted, grid, wrapped
+from cubeopt.cli.panes import Pane, Pen, clock, column, fitted, grid, table, wrapped
 from cubeopt.cli.printing import cell, number
 
 if TYPE_CHECKING:
@@ -182,7 +181,7 @@ def _rungs(shown: "Glance") -> list[Text]:
         [f"  epoch {each.epoch}", each.arrived, each.stayed, each.cut, each.here, each.otherwise]
         for each in shown.rungs
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _best(shown: "Glance") -> list[Text]:
@@ -198,7 +197,7 @@ def _best(shown: "Glance") -> list[Text]:
         if each.seeds > 1:
             kind += f", mean of {each.seeds} seeds"
         rows.append([f"  trial {each.trial}", kind, each.value, *second, each.test_value, values])
-    return _table(header, rows, left=(0, 1, len(header) - 1))
+    return table(header, rows, left=(0, 1, len(header) - 1))
 
 
 def _baselines(shown: "Glance") -> list[Text]:
@@ -233,7 +232,7 @@ def _promotions(shown: "Glance") -> list[Text]:
         for each in sorted(shown.promotions, key=lambda each: order.get(each.state, 2))
     ]
     header = ["promoted", "seed", "state", "epoch", shown.metric, "test"]
-    return _table(header, rows, left=(0, 2))
+    return table(header, rows, left=(0, 2))
 
 
 def _agreement(shown: "Glance") -> list[Text]:
@@ -264,7 +263,7 @@ def _running(shown: "Glance") -> list[Text]:
     header = [
         *(f"running ({len(rows)})", "run", "epoch", shown.metric, "pack of", "worker", "since")
     ]
-    return _table(header, rows, left=(0, 1, 5))
+    return table(header, rows, left=(0, 1, 5))
 
 
 def _workers(shown: "Glance") -> list[Text]:
@@ -284,9 +283,9 @@ def _workers(shown: "Glance") -> list[Text]:
     ]
     header = ["workers", "device", "runs", "of others", "epochs/min", "samples/s", "last beat"]
     if not shown.other_workers:
-        return _table(header, rows, left=(0, 1))
+        return table(header, rows, left=(0, 1))
     several = "others train" if shown.other_workers > 1 else "other trains"
-    lines = _table(header, rows, left=(0, 1)) or [Text("workers", "bold")]
+    lines = table(header, rows, left=(0, 1)) or [Text("workers", "bold")]
     return [*lines, Text(f"  {shown.other_workers} {several} other studies", "dim")]
 
 
@@ -306,17 +305,6 @@ def _event_style(what: str) -> str:
     if what in ("failed", "error", "out_of_memory", "lost", "diverged"):
         return "red"
     return "green" if what in ("promoted", "done") else ""
-
-
-def _table(
-    header: Sequence[str], rows: Sequence[Sequence[Any]], left: Sequence[int] = (0,)
-) -> list[Text]:
-    """Lines with a header in bold; none without rows."""
-    if not rows:
-        return []
-    lines = grid(rows, header, left, indent=0)
-    lines[0].stylize("bold", 0, len(header[0]))
-    return lines
 
 
 def _run(best: "Best") -> str:
