@@ -33,6 +33,9 @@ def _page(request: Request) -> Response:
     epochs: dict[int, Path] = {}
     if key is not None:
         epochs = cube_runs.epochs(given.engine, given.settings.checkpoints_dir, name, key)
+    chosen = _epoch(request, epochs) if epochs else None
+    if chosen is not None:
+        _analyst(request).ask(epochs[chosen])  # which begins while the browser reads its scripts
     return context.page(
         request,
         "cube.html",
@@ -40,7 +43,7 @@ def _page(request: Request) -> Response:
         found=found,
         key=key,
         epochs=list(epochs),
-        chosen=_epoch(request, epochs) if epochs else None,
+        chosen=chosen,
         folder=str(given.settings.checkpoints_dir / name),
     )
 

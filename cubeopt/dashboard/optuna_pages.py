@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from http import HTTPStatus
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna_dashboard
 from optuna.storages import RDBStorage
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NOTE = re.compile(r"/api/studies/\d+(/\d+)?/note")
+_OF_A_STUDY = re.compile(r"/dashboard/studies/(\d+)(/.*)?")
+# What such a page asks for once its script runs: fetched beside the script, not after it.
+_AHEAD = "</api/studies/{}?after=0>; rel=preload; as=fetch; crossorigin=anonymous"
 
 
 def app(tables: RDBStorage, engine: Engine) -> "WSGIApplication":
@@ -38,12 +41,21 @@ def app(tables: RDBStorage, engine: Engine) -> "WSGIApplication":
         if not _allowed(environ["REQUEST_METHOD"], environ["PATH_INFO"]):
             return _refusal(start_response)
         environ["wsgi.errors"] = StringIO()
+        if page := _OF_A_STUDY.fullmatch(environ["PATH_INFO"]):
+            start_response = _with_header(start_response, "Link", _AHEAD.format(page[1]))
         answer: Iterable[bytes] = dashboard(environ, start_response)
         if said := environ["wsgi.errors"].getvalue().strip():
             logger.error("a request could not be answered: %s", said.splitlines()[-1])
         return answer
 
     return guarded
+
+
+def _with_header(start_response: "StartResponse", name: str, value: str) -> "StartResponse":
+    def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+        return start_response(status, [*headers, (name, value)], *error)
+
+    return start
 
 
 def _in_a_line(record: logging.LogRecord) -> bool:

@@ -57,6 +57,8 @@ def test_a_browser_shows_history_curves_importances_and_parallel_coordinates(
 ) -> None:
     page = viewer.open(f"{dashboard.url}/dashboard", 1400, 1600)
     page.get_by_text("quickstart").first.wait_for()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.removeprefix(dashboard.url)))
     page.goto(f"{dashboard.url}/dashboard/studies/{study_id}")
     for plot, trace, minimum in (
         ("plot-history", 2, 14),
@@ -65,6 +67,10 @@ def test_a_browser_shows_history_curves_importances_and_parallel_coordinates(
         ("graph-intermediate-values", 13, 2),
     ):
         page.wait_for_function(_POINTS, arg=[plot, trace, minimum], timeout=30_000)
+    # Its trials are fetched once, and before what asks for them has run.
+    trials = f"/api/studies/{study_id}?after=0"
+    assert asked.count(trials) == 1
+    assert asked.index(trials) < asked.index("/api/meta")
     page.goto(f"{dashboard.url}/dashboard/studies/{study_id}/smartSelection")
     page.wait_for_function(_POINTS, arg=["plot-parallel-coordinate", 0, 14], timeout=30_000)
 

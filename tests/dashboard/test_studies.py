@@ -92,6 +92,11 @@ def watched(module_engine: Engine) -> Watched:
     return found
 
 
+_FETCHED = """
+performance.getEntriesByType("resource").filter(({name}) => name.includes("/data/studies/")).length
+"""
+
+
 def test_the_page_has_the_numbers_of_the_database_and_follows_them(
     dashboard: Served,
     watched: Watched,
@@ -149,6 +154,7 @@ def test_it_is_used_on_a_phone_and_by_keyboard_and_shows_markup_as_text(
         f"{dashboard.url}/studies/{studies.quote(name, safe='')}", 390, color_scheme="dark"
     )
     drawn(page, "timeline")
+    assert page.evaluate(_FETCHED) == 1  # beside the scripts, and by them not again
     assert page.locator("h1").inner_text().startswith(name)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.locator("#values summary").focus()

@@ -84,8 +84,15 @@ function show(content) {
   put("budgets", content.budgets.map(budget));
   part("budget").hidden = content.budgets.length === 0;
   best(content);
-  for (const [name, chart] of Object.entries(content.charts)) draw(part(name), chart);
   part("written").textContent = `As of ${new Date(content.written).toLocaleString()}.`;
+}
+
+/** One chart at a time, so that the first ones are on the screen before the last ones are made. */
+async function drawAll(charts) {
+  for (const [name, chart] of Object.entries(charts)) {
+    draw(part(name), chart);
+    await new Promise((resume) => setTimeout(resume));
+  }
 }
 
 async function look() {
@@ -93,7 +100,10 @@ async function look() {
   try {
     const content = await fetched(`${page.dataset.source}?since=${encodeURIComponent(version)}`);
     again = content.again;
-    if (content.charts) show(content);
+    if (content.charts) {
+      show(content);
+      await drawAll(content.charts);
+    }
     version = content.version;
     page.dataset.version = version;
     page.removeAttribute("aria-busy");
