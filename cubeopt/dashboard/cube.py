@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from cubeopt.dashboard import context
 from cubeopt.dashboard.analyst import Analyst
+from cubeopt.db import showcase
 from cubeopt.emergence.record import Emergence
 from cubeopt.errors import InputError, UnknownNameError
 from cubeopt.report import cube, cube_figures, cube_runs
@@ -44,6 +45,7 @@ def _page(request: Request) -> Response:
         key=key,
         epochs=list(epochs),
         chosen=chosen,
+        optuna_id=showcase.ids(given.engine).get(name),
         folder=str(given.settings.checkpoints_dir / name),
     )
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from cubeopt.dashboard import context, events
-from cubeopt.db import records, trainings
+from cubeopt.db import records, showcase, trainings
 from cubeopt.db.engine import Engine
 from cubeopt.db.trainings import Recorded
 from cubeopt.errors import ConfigError
@@ -39,8 +39,10 @@ def routes() -> list[BaseRoute]:
 
 
 def _page(request: Request) -> Response:
-    study = records.study(context.of(request).engine, request.path_params["name"])
-    return context.page(request, "training.html", study=study, most=training.MOST)
+    engine = context.of(request).engine
+    study = records.study(engine, request.path_params["name"])
+    number = showcase.ids(engine).get(study.name)
+    return context.page(request, "training.html", study=study, most=training.MOST, optuna_id=number)
 
 
 def _rows(request: Request) -> Response:

@@ -34,7 +34,8 @@ def tiles(told: Protocol, agreed: Agreement) -> list[tuple[str, str, str]]:
     total = sum(tried.trials.values())
     states = ", ".join(f"{count:,} {state}" for state, count in tried.trials.items() if count)
     tiles = [("trials", f"{total:,}", states)]
-    tiles.append(("epochs", f"{tried.epochs:,}", f"of short and {tried.full_runs:,} full runs"))
+    full = f"{tried.full_runs:,} full run{'s' * (tried.full_runs != 1)}"
+    tiles.append(("epochs", f"{tried.epochs:,}", f"of short runs and {full}"))
     note = f"{tried.workers:,} worker{'s' * (tried.workers != 1)}; side by side counts once"
     tiles.append(("device time", duration(tried.device_seconds), note))
     tiles.append(("from first to last", duration(tried.seconds), moment(tried.first)))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cubeopt.search.configuration import PROVENANCE_SECTION, TRAINING_SECTION
+from cubeopt.search.space import Range
 from cubeopt.search.study import StudySpec
 from cubeopt.trial import TrialSpec
 
@@ -34,9 +35,21 @@ def best_config(spec: TrialSpec, provenance: Mapping[str, Any]) -> dict[str, Any
 
 
 def study_file(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a study's file, as the tables have it, in the order in which it is written."""
-    return {name: spec[name] for name in (*StudySpec.model_fields, *spec) if name in spec}
+    """The content of a study's file, as the tables have it, in the order in which it is written.
+
+    Of a searched value without what it would be anyway.
+    """
+    content = {name: spec[name] for name in (*StudySpec.model_fields, *spec) if name in spec}
+    content["base"] = _ordered(spec.get("base", {}), _FIRST)
+    content["search"] = {name: _written(each) for name, each in spec.get("search", {}).items()}
+    return content
+
+
+def _written(searched: Mapping[str, Any]) -> dict[str, Any]:
+    """A `Range` as its file has it."""
+    given = Range.model_validate(searched).model_dump(exclude_defaults=True, mode="json")
+    return {name: given[name] for name in Range.model_fields if name in given}
 
 
 def _ordered(values: Mapping[str, Any], first: tuple[str, ...]) -> dict[str, Any]:
-    return {name: values[name] for name in dict.fromkeys((*first, *values))}
+    return {name: values[name] for name in dict.fromkeys((*first, *values)) if name in values}

@@ -17,7 +17,7 @@ from cubeopt.dashboard.overlay import Overlay
 from cubeopt.db.engine import optuna_url
 from cubeopt.db.records import StudyRecord
 from cubeopt.report import material, winner
-from cubeopt.search import mirror
+from cubeopt.search import mirror, study
 from cubeopt.search.configuration import PROVENANCE_SECTION
 
 from .conftest import Served, Viewer, train
@@ -65,7 +65,8 @@ def test_a_study_has_our_plots_a_note_and_files(dashboard: Served, trained: Stud
     assert f"trial {best.trial}, fvu {best.value:.4f}" in note
     assert "budget.trials is spent: 6 of 6 used" in note
     assert "/studies/tiny/training" in note
-    assert yaml.safe_load(note.partition("```yaml\n")[2].partition("```")[0]) == trained.spec
+    file = yaml.safe_load(note.partition("```yaml\n")[2].partition("```")[0])
+    assert study.parse(file, "note") == study.stored(trained.spec)
     assert [each["filename"] for each in shown["artifacts"]] == [
         "tiny.yaml",
         "tiny-best.yaml",
@@ -79,7 +80,7 @@ def test_the_files_are_those_of_the_command_line(dashboard: Served, trained: Stu
         dashboard.ask(f"/artifacts/{shown['study_id']}/{each['artifact_id']}")
         for each in shown["artifacts"]
     )
-    assert yaml.safe_load(file.text) == trained.spec
+    assert study.parse(yaml.safe_load(file.text), "artifact") == study.stored(trained.spec)
     assert file.headers["content-type"] == "text/yaml"
     exported = winner.exported(material.load(dashboard.engine, "tiny"))
     content = yaml.safe_load(best.text)

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cubeopt import trial
-from cubeopt.search import configuration
-from cubeopt.search.export import PROVENANCE, best_config
+from cubeopt.search import configuration, study
+from cubeopt.search.export import PROVENANCE, best_config, study_file
 from cubeopt.trial import TrialSpec
 
 # Strings that a careless YAML writer turns into numbers, dates and truth values.
@@ -60,3 +61,26 @@ def test_a_second_export_of_the_read_back_is_the_same_file(tmp_path: Path) -> No
     assert provenance is not None
     configuration.write(best_config(read, provenance), second)
     assert second.read_bytes() == first.read_bytes()
+
+
+def test_a_studys_file_is_as_short_as_a_person_would_write_it_and_says_the_same() -> None:
+    written = {
+        "name": "shorter",
+        "base": {"dataset": "sentences", "epochs": 20, "dropout": 0.1},
+        "search": {
+            "learning_rate": {"low": 0.001, "high": 0.02, "log": True},
+            "halting": {"choices": ["fixed", "threshold"]},
+            "halting_threshold": {"low": 0.01, "high": 1.0, "when": {"halting": ["threshold"]}},
+        },
+    }
+    whole = study.parse(written, "shorter.yaml")
+    stored = whole.model_dump(mode="json")
+    stored["base"] = dict(sorted(written["base"].items()))  # jsonb has an order of its own
+    stored["search"] = {
+        name: dict(sorted(each.items(), reverse=True)) for name, each in stored["search"].items()
+    }
+    text = configuration.text(study_file(stored))
+    assert study.parse(yaml.safe_load(text), "again.yaml") == whole
+    assert "  learning_rate:\n    low: 0.001\n    high: 0.02\n    log: true\n  halting:" in text
+    assert "base:\n  dataset: sentences\n  epochs: 20\n  dropout: 0.1\n" in text
+    assert text.count("when:") == 1
