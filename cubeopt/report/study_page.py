@@ -23,6 +23,7 @@ from cubeopt.report import (
     material,
     measure,
     multiples,
+    multiples_page,
     progress,
     protocol,
     shell,
@@ -184,7 +185,7 @@ def _sections(shown: Trainings | None) -> list[dict[str, Any]]:
             "panels": [
                 (panel.title, panel.lacks, _panel(panel))
                 for panel in section.panels
-                if panel.figure["data"]
+                if panel.curves
             ],
         }
         for section in training_figures.sections(shown)
@@ -193,7 +194,7 @@ def _sections(shown: Trainings | None) -> list[dict[str, Any]]:
 
 
 def _panel(panel: Panel) -> Markup:
-    drawn = go.Figure(panel.figure).update_layout(template="none", showlegend=False)
+    drawn = go.Figure(multiples_page.figure(panel)).update_layout(template="none")
     return Markup(shell.figure(drawn, panel.title))
 
 
