@@ -6,7 +6,7 @@ What a finding is about is marked where it shows, by a flag with the number that
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from cubeopt.report import palette
@@ -59,6 +59,12 @@ class Curve:
     dash: Dash
     epochs: Sequence[int]
     values: Sequence[float]
+    below: int = 0  # as many others lie right over it
+
+    @property
+    def width(self) -> float:
+        """Pixels; one below others looks out from under them."""
+        return 2.0 + 2.0 * min(3, self.below)
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,11 @@ def curves(quantity: Quantity, lines: Sequence[Line]) -> list[Curve]:
         points = thinned(points, len(lines))
         epochs, values = [epoch for epoch, _ in points], [_rounded(value) for _, value in points]
         drawn.append(Curve(line.label, line.color, line.dash, epochs, values))
-    return drawn
+    courses = [(each.dash, each.epochs, each.values) for each in drawn]
+    return [
+        replace(curve, below=courses[nth + 1 :].count(courses[nth]))
+        for nth, curve in enumerate(drawn)
+    ]
 
 
 def flags(signs: Sequence[Sign]) -> list[Flag]:

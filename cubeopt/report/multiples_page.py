@@ -57,7 +57,7 @@ def _trace(curve: Curve) -> dict[str, Any]:
         "x": list(curve.epochs),
         "y": list(curve.values),
         "mode": "lines+markers" if len(curve.epochs) <= _FEW else "lines",
-        "line": {"color": curve.color, "width": 2, "dash": curve.dash},
+        "line": {"color": curve.color, "width": curve.width, "dash": curve.dash},
         "marker": {"color": curve.color, "size": 5},
         "hovertemplate": f"%{{y:.4g}} in epoch %{{x}}<extra>{_plain(curve.label)}</extra>",
     }

@@ -189,7 +189,8 @@ def _knobs(shown: Trainings) -> Section:
         "Of an epoch's last batch the rate, of its batches the mean weight of each term: what was "
         "given, times what an adaptive weighting has learned."
     )
-    return _section("knobs", "Learning rate and weights", about, shown, [rate, *weights])
+    section = _section("knobs", "Learning rate and weights", about, shown, [rate, *weights])
+    return _from_zero(section)
 
 
 def _speed(shown: Trainings) -> Section:
@@ -204,7 +205,11 @@ def _speed(shown: Trainings) -> Section:
         "that the device's allocator gave, of a CPU the whole process. Utilisation: the time in "
         "which the device computed, of a CPU 100 % for each core that was always busy."
     )
-    section = _section("speed", "Speed and device", about, shown, quantities)
+    return _from_zero(_section("speed", "Speed and device", about, shown, quantities))
+
+
+def _from_zero(section: Section) -> Section:
+    """*section* with axes that begin at zero, where what stays the same is a line above it."""
     return replace(section, panels=[replace(panel, zero=True) for panel in section.panels])
 
 
