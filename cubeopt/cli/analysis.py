@@ -10,7 +10,7 @@ import typer
 from cubeopt import settings
 from cubeopt.cli.options import Json, Storage, connected
 from cubeopt.cli.printing import cell, error_console, facts, print_json, say, table
-from cubeopt.errors import CheckpointError, InputError, UnknownNameError
+from cubeopt.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from cubeopt.emergence.analysis import Tell
@@ -88,7 +88,10 @@ def _folder(
         return _newest(checkpoint)
     assert study is not None
     assert trial is not None
-    return checkpoint_of(study, trial, epoch, loaded)
+    from cubeopt.report import cube_runs
+
+    with connected(loaded) as engine:
+        return cube_runs.newest(engine, loaded.checkpoints_dir, study, trial, epoch)
 
 
 def _newest(folder: Path) -> Path:
@@ -100,26 +103,6 @@ def _newest(folder: Path) -> Path:
     if not found:
         raise CheckpointError(f"no checkpoint in {inside}")
     return found[-1]
-
-
-def checkpoint_of(study: str, trial: int, epoch: int | None, loaded: settings.Settings) -> Path:
-    """The newest checkpoint of a trial that is on this machine, or that of *epoch*."""
-    from cubeopt.report import cube_runs
-
-    with connected(loaded) as engine:
-        key = cube_runs.of_trial(engine, study, trial)
-        epochs = cube_runs.epochs(engine, loaded.checkpoints_dir, study, key)
-    if not epochs:
-        raise CheckpointError(
-            f"the checkpoints of trial {trial} of study {study!r} are not on this machine; they "
-            f"should be in {loaded.checkpoints_dir / study}"
-        )
-    if epoch is not None and epoch not in epochs:
-        raise UnknownNameError(
-            f"no checkpoint of epoch {epoch} of trial {trial} is here, only of "
-            f"{', '.join(map(str, epochs))}"
-        )
-    return epochs[max(epochs) if epoch is None else epoch]
 
 
 @contextmanager

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cubeopt import settings
-from cubeopt.cli.analysis import checkpoint_of
 from cubeopt.cli.options import Json, Storage, connected
 from cubeopt.cli.printing import facts, print_json, say
 from cubeopt.errors import CubeoptError
 from cubeopt.settings import Settings
 
 if TYPE_CHECKING:
+    from cubeopt.db.engine import Engine
     from cubeopt.report.study_page import Cube, Report
 
 
@@ -36,7 +36,8 @@ def report(
         ),
     ] = None,
     png: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write each figure into this folder, too.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write every figure as an image into this folder, too."),
     ] = None,
     compare: Annotated[
         Path | None,
@@ -51,46 +52,45 @@ def report(
     """Write all there is to say of a study into one file that needs no network.
 
     The question, the space, what was tried and cut, the winner beside the baselines, what decides,
-    what ran where, the winner's cube in 3D, and the commands that give it all again. It may be
-    written while the study runs. The cube needs the winner's checkpoint and dataset on this
-    machine; without them the page says so.
+    what ran where, the winner's training and its cube in 3D, and the commands that give it all
+    again. It may be written while the study runs. The cube needs the winner's checkpoint and
+    dataset on this machine; without them the page says so.
     """
-    from cubeopt.report import compared, headlines, study_page
+    from cubeopt.report import compared, headlines, study_images, study_page
 
     against = None if compare is None else compared.read(compare)
     loaded = settings.load(storage)
     with connected(loaded) as engine:
         whole = study_page.read(engine, name, against)
+        looked = _cube(engine, whole, loaded) if cube else study_page.Cube()
     path = output or loaded.reports_dir / f"{name}-report.html"
-    study_page.write(whole, path, _cube(whole, loaded) if cube else study_page.Cube())
-    images = study_page.write_images(whole, png) if png is not None else []
+    study_page.write(whole, path, looked)
+    images = study_images.write(whole, png, looked) if png is not None else []
+    without = looked.reason if looked.found is None else None
     written: dict[str, Any] = {
         "html": str(path.resolve()),
         "png": [str(each.resolve()) for each in images],
     }
     if as_json:
-        print_json({**written, **whole.as_json()})
+        print_json({**written, "no_cube": without, **whole.as_json()})
         return
-    facts({"html": written["html"], "png": f"{len(images)} in {png}" if images else "-"}, False)
+    rows = {"html": written["html"], "cube": without or "in the page"}
+    if images:
+        rows["png"] = f"in {png}: {', '.join(each.name for each in images)}"
+    facts(rows, False)
     if whole.protocol.goes_on:
         at = headlines.moment(whole.protocol.written)
         say(f"study {name} is {whole.protocol.state}: this is how it was at {at}")
 
 
-def _cube(whole: "Report", loaded: Settings) -> "Cube":
-    """The winner's cube, of a front its first trial's; or why it cannot be looked into."""
+def _cube(engine: "Engine", whole: "Report", loaded: Settings) -> "Cube":
+    """The winner's cube, or why it cannot be looked into."""
     from cubeopt.report import study_page
 
-    told = whole.protocol
-    if not told.winners:
-        return study_page.Cube(reason="There is no winner yet whose cube could be looked into.")
-    trial = told.winners[0].trial
     try:
-        folder = checkpoint_of(told.name, trial, None, loaded)
+        folder = study_page.winners_checkpoint(engine, loaded.checkpoints_dir, whole)
         from cubeopt.emergence.analysis import analyse
-        from cubeopt.report import cube_page
 
-        return study_page.Cube(cube_page.fragment(analyse(folder, loaded)))
+        return study_page.Cube(analyse(folder, loaded))
     except CubeoptError as error:
-        said = str(error)
-        return study_page.Cube(reason=f"It cannot be looked into here: {said}.")
+        return study_page.no_cube(error)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from starlette.requests import Request
@@ -68,6 +69,16 @@ def data(content: Any, status: int = 200) -> Response:
         content = asdict(content)
     text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return Response(text, status, {"Cache-Control": "no-store"}, media_type="application/json")
+
+
+def download(content: str, name: str) -> Response:
+    """A file to be saved, and not shown here, where its scripts may not run."""
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+        "Cache-Control": "no-store",
+    }
+    kind = "text/html" if name.endswith(".html") else "application/yaml"
+    return Response(content, headers=headers, media_type=kind)
 
 
 _TEMPLATES = jinja2.Environment(

@@ -69,7 +69,7 @@ def _data(request: Request) -> Response:
     if "list" in asked:
         return context.data({**row, "state": "listed"})
     epoch = _epoch(request, epochs)
-    answer = _analyst(request).ask(epochs[epoch])
+    answer = analyst(request).ask(epochs[epoch])
     row["epoch"] = epoch
     if answer.error is not None:
         return context.data({**row, "state": "failed", "says": answer.error})
@@ -117,7 +117,7 @@ def _epoch(request: Request, epochs: dict[int, Path]) -> int:
     return int(asked)
 
 
-def _analyst(request: Request) -> Analyst:
+def analyst(request: Request) -> Analyst:
     """The server's own, made when the first asks."""
     state = request.app.state
     with _STARTING:

@@ -67,6 +67,7 @@ _FILES = (
     ),
 )
 _OF_A_RESULT = ("-best.yaml",)
+PLOTS = ("rung-ladder", "short-and-full", "promotions", "workers-over-time")  # ids, as shown
 _RESTS = 50  # times what it took: a study that many watch costs no more than 2 % of a core
 _HEIGHT = 450  # pixels, of a plot of Optuna's
 
@@ -147,12 +148,13 @@ def _charts(found: Material, short: Summary) -> dict[str, Chart]:
     """By the id of its element."""
     judged = measure.of(short)
     pairs = agreement.pairs(found.runs)
-    return {
-        "rung-ladder": search_charts.ladder(ladder.ladder(found), judged),
-        "short-and-full": search_charts.short_and_full(pairs, short.short_and_full, judged),
-        "promotions": search_charts.promotions(promotions.promotions(found), judged),
-        "workers-over-time": course_charts.timeline(timeline.timeline(found), judged),
-    }
+    drawn = (
+        search_charts.ladder(ladder.ladder(found), judged),
+        search_charts.short_and_full(pairs, short.short_and_full, judged),
+        search_charts.promotions(promotions.promotions(found), judged),
+        course_charts.timeline(timeline.timeline(found), judged),
+    )
+    return dict(zip(PLOTS, drawn, strict=True))
 
 
 def _plotted(chart: Chart) -> str:

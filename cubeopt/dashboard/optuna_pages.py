@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import optuna_dashboard
 from optuna.storages import RDBStorage
 
-from cubeopt.dashboard.gallery import Gallery, Shelf
+from cubeopt.dashboard.gallery import PLOTS, Gallery, Shelf
 from cubeopt.dashboard.overlay import Overlay
 from cubeopt.db.engine import Engine
 
@@ -29,6 +29,8 @@ _NOTE = re.compile(r"/api/studies/\d+(/\d+)?/note")
 _OF_A_STUDY = re.compile(r"/dashboard/studies/(\d+)(/.*)?")
 # What such a page asks for once its script runs: fetched beside the script, not after it.
 _AHEAD = "</api/studies/{}?after=0>; rel=preload; as=fetch; crossorigin=anonymous"
+_STUDY = re.compile(r"/api/studies/\d+")
+_LISTED = b'"plotly_graph_objects": '
 
 
 def app(tables: RDBStorage, engine: Engine) -> "WSGIApplication":
@@ -46,6 +48,8 @@ def app(tables: RDBStorage, engine: Engine) -> "WSGIApplication":
         answer: Iterable[bytes] = dashboard(environ, start_response)
         if said := environ["wsgi.errors"].getvalue().strip():
             logger.error("a request could not be answered: %s", said.splitlines()[-1])
+        if environ["REQUEST_METHOD"] == "GET" and _STUDY.fullmatch(environ["PATH_INFO"]):
+            answer = [ordered(b"".join(answer))]
         return answer
 
     return guarded
@@ -56,6 +60,21 @@ def _with_header(start_response: "StartResponse", name: str, value: str) -> "Sta
         return start_response(status, [*headers, (name, value)], *error)
 
     return start
+
+
+def ordered(study: bytes) -> bytes:
+    """Optuna's JSON of a *study* with the plots in the order of the gallery, others behind them.
+
+    Optuna lists them as a set of names comes, in another order in each process. The answer stays as
+    long as it was: they are written again as Optuna wrote them, and nothing else is.
+    """
+    head, listed, tail = study.rpartition(_LISTED)
+    if not listed:
+        return study
+    plots, end = json.JSONDecoder().raw_decode(tail.decode())
+    known = {name: place for place, name in enumerate(PLOTS)}
+    plots.sort(key=lambda plot: (known.get(plot["id"], len(known)), plot["id"]))
+    return head + listed + json.dumps(plots).encode() + tail[end:]
 
 
 def _in_a_line(record: logging.LogRecord) -> bool:

@@ -5,7 +5,6 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from starlette.requests import Request
@@ -42,7 +41,6 @@ def routes() -> list[BaseRoute]:
     return [
         Route("/studies/{name}", _page),
         Route("/studies/{name}/best.yaml", _best),
-        Route("/studies/{name}/report.html", _report),
         Route("/data/studies/{name}", _data),
     ]
 
@@ -74,23 +72,7 @@ def _best(request: Request) -> Response:
         raise InputError(f"trial={asked!r}: expected the number of a trial")
     number, file = None if asked is None else int(asked), f"{name}-best.yaml"
     heading = winner.heading(name, number, file)
-    return _file(configuration.text(winner.exported(found, number), heading), file)
-
-
-def _report(request: Request) -> Response:
-    name = request.path_params["name"]
-    whole = study_page.read(context.of(request).engine, name)
-    return _file(study_page.page(whole, study_page.Cube()), f"{name}-report.html")
-
-
-def _file(content: str, name: str) -> Response:
-    """To be saved, and not shown here, where its scripts may not run."""
-    headers = {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-        "Cache-Control": "no-store",
-    }
-    kind = "text/html" if name.endswith(".html") else "application/yaml"
-    return Response(content, headers=headers, media_type=kind)
+    return context.download(configuration.text(winner.exported(found, number), heading), file)
 
 
 @dataclass(frozen=True)

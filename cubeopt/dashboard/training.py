@@ -18,7 +18,7 @@ from cubeopt.db import records, showcase, trainings
 from cubeopt.db.engine import Engine
 from cubeopt.db.trainings import Recorded
 from cubeopt.errors import ConfigError
-from cubeopt.report import multiples, training, training_figures
+from cubeopt.report import multiples, multiples_page, training, training_figures
 from cubeopt.report.training import Choice, Track, Trainings
 
 _MOST_OPTIONS = 20  # that a person is shown at once: the others are found by their numbers
@@ -108,19 +108,25 @@ def _mark(engine: Engine, name: str, chosen: Sequence[Choice]) -> str:
 def _drawn(shown: Trainings, weighted: bool) -> dict[str, Any]:
     sections = training_figures.sections(shown, weighted)
     tracks = [_brief(nth, track) for nth, track in enumerate(shown.tracks)]
+    panels = [panel for section in sections for panel in section.panels]
+    figures = {panel.id: multiples_page.figure(panel) for panel in panels}
     return {
         "tracks": tracks,
         "html": context.fragment(
-            "training_now.html", shown=shown, tracks=tracks, sections=sections, weighted=weighted
+            "training_now.html",
+            shown=shown,
+            tracks=tracks,
+            sections=sections,
+            heights={name: figure["layout"]["height"] for name, figure in figures.items()},
+            weighted=weighted,
         ),
         "panels": {
             panel.id: {
-                "figure": panel.figure if panel.figure["data"] else None,
+                "figure": figures[panel.id] if figures[panel.id]["data"] else None,
                 "says": panel.lacks,
                 "empty": panel.lacks,
             }
-            for section in sections
-            for panel in section.panels
+            for panel in panels
         },
     }
 

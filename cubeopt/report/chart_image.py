@@ -1,24 +1,32 @@
 """A chart painted by matplotlib, as a PNG: plotly's own images need a browser."""
 
 import io
+import math
 import textwrap
+from collections.abc import Sequence
 from functools import singledispatch
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis as MatplotlibAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    FormatStrFormatter,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+)
 
-from cubeopt import atomic
 from cubeopt.report import palette
 from cubeopt.report.chart import Axis, Bars, Chart, Label, Line, Mark, Points, Rule, Spans
 
 WIDTH = 1200  # pixels
 _HEADER, _LINE, _SCALE = 64, 17, 1.25  # pixels above the axes; of a line of text; of the height
-_DPI = 100
+_DPI, _EDGE = 100, 14  # pixels of an inch, and free at the edges
+_LETTERS = 165  # in a line
+_TICKS = 8  # at most, on a logarithmic axis
 _CROWDED = 16  # names on an axis that no longer stand side by side
 _DASHES = {"solid": "-", "dot": ":", "dash": "--"}
 _MARKERS = {
@@ -33,28 +41,11 @@ _MARKERS = {
 _ALIGN = {"left": "left", "center": "center", "right": "right"}
 
 
-def write(chart: Chart, path: Path) -> None:
-    """Write *chart* as a PNG, whole or not at all."""
-    atomic.write(png(chart), path)
-
-
 def png(chart: Chart) -> bytes:
     """*chart* as an image, with its title, sentence and notes."""
-    said = [*_lines(chart.sentence), *(line for note in chart.notes for line in _lines(note))]
-    header = _HEADER + _LINE * len(said)
-    height = header + _SCALE * chart.height
-    canvas = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI)
-    FigureCanvasAgg(canvas)
-    canvas.text(14 / WIDTH, 1 - 24 / height, chart.title, fontsize=14, color=palette.INK)
-    canvas.text(
-        14 / WIDTH,
-        1 - 34 / height,
-        "\n".join(said),
-        fontsize=9.5,
-        color=palette.QUIET,
-        va="top",
-        linespacing=1.3,
-    )
+    notes = (f"{note[:1].upper()}{note[1:]}." for note in chart.notes)
+    said = [*([chart.sentence] if chart.sentence != chart.empty else []), *notes]
+    canvas = sheet(chart.title, said, _SCALE * chart.height)
     axes = canvas.subplots()
     if chart.empty:
         axes.set_axis_off()
@@ -65,13 +56,37 @@ def png(chart: Chart) -> bytes:
         for mark in chart.marks:
             _add(mark, axes)
         _prepare(axes, chart)
-    canvas.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (header - 12) / height))
+    return content(canvas)
+
+
+def sheet(title: str, said: Sequence[str], below: float, width: int = WIDTH) -> Figure:
+    """An image with *title* and the sentences *said*, and *below* them so many pixels left free."""
+    lines = [line for sentence in said for line in _lines(sentence, width * _LETTERS // WIDTH)]
+    header = _HEADER + _LINE * len(lines)
+    height = header + below
+    canvas = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    FigureCanvasAgg(canvas)
+    left = _EDGE / width
+    canvas.text(left, 1 - 24 / height, literal(title), fontsize=14, color=palette.INK)
+    below_it = canvas.text(left, 1 - 34 / height, literal("\n".join(lines)), va="top")
+    below_it.set(fontsize=9.5, color=palette.QUIET, linespacing=1.3)
+    canvas.set_layout_engine(
+        "constrained",
+        rect=(0, 0, 1, 1 - (header - 12) / height),
+        w_pad=_EDGE / _DPI,
+        h_pad=8 / _DPI,
+    )
+    return canvas
+
+
+def content(canvas: Figure) -> bytes:
+    """*canvas* as a PNG."""
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def _lines(text: str, width: int = 165) -> list[str]:
+def _lines(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width) or [""]
 
 
@@ -89,7 +104,7 @@ def _(mark: Line, axes: Axes) -> None:
         linewidth=mark.width,
         linestyle=_DASHES[mark.dash],
         alpha=mark.opacity,
-        label=_literal(mark.name) if mark.legend else None,
+        label=literal(mark.name) if mark.legend else None,
         drawstyle="steps-post" if mark.steps else "default",
         zorder=2 + mark.width / 4,
     )
@@ -107,7 +122,7 @@ def _(mark: Points, axes: Axes) -> None:
         markerfacecolor="none" if mark.marker == "circle-open" else mark.color,
         markeredgewidth=2.4 if mark.marker == "bar" else 1.2,
         alpha=mark.opacity,
-        label=_literal(mark.name) if mark.legend else None,
+        label=literal(mark.name) if mark.legend else None,
         clip_on=False,
         zorder=4,
     )
@@ -115,7 +130,7 @@ def _(mark: Points, axes: Axes) -> None:
 
 @_add.register
 def _(mark: Bars, axes: Axes) -> None:
-    label = _literal(mark.name)
+    label = literal(mark.name)
     axes.barh(mark.places, mark.lengths, height=0.62, color=mark.color, label=label, zorder=2)
 
 
@@ -128,7 +143,7 @@ def _(mark: Spans, axes: Axes) -> None:
         left=mark.starts,
         height=mark.height,
         color=mark.color,
-        label=_literal(mark.name),
+        label=literal(mark.name),
         zorder=2,
     )
 
@@ -150,7 +165,7 @@ def _(mark: Rule, axes: Axes) -> None:
         where, across = (1.0, mark.value), axes.get_yaxis_transform()
         offset, ha, va = (0, 3 if mark.above else -3), "right", "bottom" if mark.above else "top"
     axes.annotate(
-        _literal(mark.label),
+        literal(mark.label),
         where,
         xycoords=across,
         xytext=offset,
@@ -168,7 +183,7 @@ def _(mark: Rule, axes: Axes) -> None:
 def _(mark: Label, axes: Axes) -> None:
     across = axes.get_xaxis_transform() if mark.top else axes.transData
     axes.annotate(
-        _literal(mark.text),
+        literal(mark.text),
         (mark.x, 1.0 if mark.top else mark.y),
         xycoords=across,
         xytext=(0, 3 if mark.top else 0),
@@ -181,7 +196,7 @@ def _(mark: Label, axes: Axes) -> None:
     )
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """A dollar sign is one, and no formula; a name that begins with an underscore has a legend."""
     escaped = text.replace("$", r"\$")
     return f"\N{ZERO WIDTH SPACE}{escaped}" if escaped.startswith("_") else escaped
@@ -192,8 +207,8 @@ def _prepare(axes: Axes, chart: Chart) -> None:
     axes.tick_params(colors=palette.INK)
     axes.grid(color="#EEEEEE", zorder=0)
     axes.set_axisbelow(True)
-    axes.set_xlabel(_literal(chart.x.title), color=palette.INK)
-    axes.set_ylabel(_literal(chart.y.title), color=palette.INK)
+    axes.set_xlabel(literal(chart.x.title), color=palette.INK)
+    axes.set_ylabel(literal(chart.y.title), color=palette.INK)
     for axis, across in ((chart.x, True), (chart.y, False)):
         _scale(axes, axis, across)
     if chart.named:
@@ -216,12 +231,26 @@ def _scale(axes: Axes, axis: Axis, across: bool) -> None:
     if axis.downwards:
         axes.invert_yaxis()
     if axis.ticks is not None:
-        its.set_ticks(list(axis.ticks), [_literal(name) for name in axis.ticks.values()])
+        its.set_ticks(list(axis.ticks), [literal(name) for name in axis.ticks.values()])
         its.set_minor_locator(NullLocator())
         if across and len(axis.ticks) > _CROWDED:
             axes.tick_params(axis="x", labelrotation=90)
     else:
         _numbers(axis, its)
+
+
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers from *low* to *high* for a logarithmic axis, at most so many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in (range(1, 10), (1, 2, 3, 5, 7), (1, 2, 5), (1,)):
+        ticks = [float(f"{step}e{power}") for power in powers for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= most:
+            break
+    if len(ticks) < 2:
+        inside = MaxNLocator(most).tick_values(low, high)
+        return [float(tick) for tick in inside if low <= tick <= high]
+    return ticks[:: -(-len(ticks) // most)]
 
 
 def _numbers(axis: Axis, its: MatplotlibAxis) -> None:
@@ -231,4 +260,7 @@ def _numbers(axis: Axis, its: MatplotlibAxis) -> None:
     if axis.form == ".0%":
         its.set_major_formatter(PercentFormatter(1.0, decimals=0))
     elif axis.log:
+        low, high = sorted(its.get_view_interval())
+        its.set_major_locator(FixedLocator(log_ticks(low, high, _TICKS)))
+        its.set_minor_locator(NullLocator())
         its.set_major_formatter(FormatStrFormatter("%g"))

@@ -3,7 +3,7 @@
 For a report: ``figure(found)`` is the cube in 3D by its dominant experts at the last step,
 ``figure(found, "carried", step=2)`` any other colouring and step (keys: `cube.colourings`), and
 ``layers(found, ...)`` the same cells in flat tiles. *found* is an `Emergence` record, also one read
-back with `record.from_json`. For PNG files: `cube_painting.write_png`.
+back with `record.from_json`. For PNG files: `cube_painting`.
 """
 
 import math
@@ -41,7 +41,7 @@ def layers(found: Emergence, key: str = "expert", step: int | None = None) -> go
     """The layers z of the cube side by side, coloured by *key*, at *step* (else the last one)."""
     colouring = cube.colouring(found, key)
     frame = frame_of(colouring, step)
-    tiles = _Tiles(found)
+    tiles = Tiles(found)
     rows: list[list[float | None]] = [[None] * tiles.columns for _ in range(tiles.rows)]
     texts = [[""] * tiles.columns for _ in range(tiles.rows)]
     colours = cube_paint.colours(colouring, frame)
@@ -66,7 +66,7 @@ def player(found: Emergence, keys: Sequence[str] | None = None) -> dict[str, Any
         "steps": len(found.steps) - 1,
         "size": _size(found),
         "positions": [list(axis) for axis in positions],
-        "places": [list(place) for place in _Tiles(found).places],
+        "places": [list(place) for place in Tiles(found).places],
         "menu": [
             {"key": each.key, "group": each.group, "title": each.title} for each in known.values()
         ],
@@ -169,7 +169,7 @@ def _tile_layout(found: Emergence, title: str) -> dict[str, Any]:
         "yaxis": axis | {"autorange": "reversed", "scaleanchor": "x"},
         "annotations": [
             {"x": x, "y": y, "text": text, "showarrow": False, "xanchor": "left"}
-            for x, y, text in _Tiles(found).titles
+            for x, y, text in Tiles(found).titles
         ],
     }
 
@@ -286,7 +286,7 @@ def _size(found: Emergence) -> float:
     return round(max(2.5, min(16.0, _ACROSS / max(found.size))), 1)
 
 
-class _Tiles:
+class Tiles:
     """The layers of a cube in rows of tiles, with a gap between."""
 
     def __init__(self, found: Emergence) -> None:

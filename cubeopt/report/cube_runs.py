@@ -12,7 +12,7 @@ from cubeopt.db.engine import Engine
 from cubeopt.db.keepsakes import Keepsake
 from cubeopt.db.records import StudyRecord
 from cubeopt.db.tables import RunKind
-from cubeopt.errors import UnknownNameError
+from cubeopt.errors import CheckpointError, UnknownNameError
 
 SHOWN = 100  # short runs in a list, the best first; all others can be asked for by their key
 _KEY = re.compile(r"(\d{1,9})-(?:short|full(?:-\d{1,9})?)")
@@ -59,6 +59,26 @@ def of_trial(engine: Engine, name: str, trial: int) -> str:
         if key in keys:
             return key
     raise UnknownNameError(f"trial {trial} of study {name!r} has left no checkpoint")
+
+
+def newest(engine: Engine, folder: Path, name: str, trial: int, epoch: int | None = None) -> Path:
+    """The newest checkpoint below *folder* of a trial, or that of *epoch*.
+
+    UnknownNameError when it has left none, or none of that epoch; CheckpointError when they are not
+    on this machine.
+    """
+    found = epochs(engine, folder, name, of_trial(engine, name, trial))
+    if not found:
+        raise CheckpointError(
+            f"the checkpoints of trial {trial} of study {name!r} are not on this machine; they "
+            f"should be in {folder / name}"
+        )
+    if epoch is not None and epoch not in found:
+        raise UnknownNameError(
+            f"no checkpoint of epoch {epoch} of trial {trial} is here, only of "
+            f"{', '.join(map(str, found))}"
+        )
+    return found[max(found) if epoch is None else epoch]
 
 
 def epochs(engine: Engine, folder: Path, name: str, key: str) -> dict[int, Path]:

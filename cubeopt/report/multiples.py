@@ -1,13 +1,13 @@
-"""Small multiples of trainings in plotly's JSON: a panel for each quantity, a line for each track.
+"""Small multiples of trainings as values: a panel for each quantity, a curve for each track.
 
-What a finding is about is marked where it shows: a line at its first epoch, a band to its last, and
-a flag above the plot with the number that its sentence has.
+What a finding is about is marked where it shows, by a flag with the number that its sentence has.
+`multiples_page` and `multiples_image` paint them.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from cubeopt.report import palette
 from cubeopt.report.training import Sign, Track, Trainings
@@ -17,13 +17,11 @@ _COLORS = (
     *(palette.BLUE, palette.VERMILION, palette.GREEN, palette.ORANGE),
     *(palette.PURPLE, palette.SKY, palette.GREY),
 )
-_DASHES = ("solid", "dash")
-HEIGHT = 220  # pixels, without flags
+_DASHES: tuple["Dash", ...] = ("solid", "dash")
 _CROWDED = 8  # signs in a panel: with more only their numbers stand at the marks
-_FLAG, _FLAGS = 18, 4  # pixels of a row of flags, and how many rows there are
-_GOOD, _BAD = (palette.GREEN, "#00694A"), (palette.VERMILION, "#A33A00")  # and behind white text
 _LOG_FLOOR = 1e-12  # a norm of 0 has no place on a logarithmic axis
 _POINTS, _FEWEST = 1200, 100  # in a panel, and at least in a line: a screen has no more columns
+Dash = Literal["solid", "dash", "dot"]
 Pick = Callable[[Sign], bool]
 _Point = tuple[int, float]
 
@@ -36,17 +34,7 @@ class Line:
     name: str  # of the metric
     track: Track
     color: str
-    dash: str
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One small chart, as plotly takes it, and what it does not show."""
-
-    id: str
-    title: str
-    figure: dict[str, Any]
-    lacks: str  # a sentence, or ""
+    dash: Dash
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,55 @@ class Quantity:
     picks: Pick = lambda sign: False
 
 
-def color(nth: int) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Curve:
+    """A line as it is drawn: no more points than are seen."""
+
+    label: str
+    color: str
+    dash: Dash
+    epochs: Sequence[int]
+    values: Sequence[float]
+    below: int = 0  # as many others lie right over it
+
+    @property
+    def width(self) -> float:
+        """Pixels; one below others looks out from under them."""
+        return 2.0 + 2.0 * min(3, self.below)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A finding, from its first epoch to its last."""
+
+    number: int
+    first: int
+    last: int
+    words: str  # beside the number; "" where too many stand side by side
+    good: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small chart over the epochs, and what it does not show."""
+
+    id: str
+    title: str
+    unit: str
+    curves: Sequence[Curve]
+    flags: Sequence[Flag] = ()  # by their first epochs
+    promotions: Sequence[float] = ()  # where short runs became full ones
+    rungs: Sequence[int] = ()  # where trials are compared
+    baselines: Mapping[str, float] = field(default_factory=dict)  # what to be better than
+    last: int = 1  # the newest epoch of all tracks
+    log: bool = False
+    zero: bool = False  # the axis begins there
+    limits: tuple[float, float] | None = None  # of the axis; else as far as the curves go
+    chief: bool = False  # stands above all others: larger, and says what its lines are
+    lacks: str = ""  # a sentence
+
+
+def color(nth: int) -> tuple[str, Dash]:
     """The colour and the dash of the track at place *nth*."""
     return _COLORS[nth % len(_COLORS)], _DASHES[nth // len(_COLORS) % len(_DASHES)]
 
@@ -79,13 +115,54 @@ def panel(id: str, quantity: Quantity, shown: Trainings) -> Panel:
         if quantity.beside and track.has(quantity.beside):
             name = f"{track.label}, validation"
             lines.append(Line(name, quantity.beside, track, tint, "dot"))
-    signs = [sign for sign in shown.signs if quantity.picks(sign)]
+    drawn = curves(quantity, lines)
     lacks = f"not measured: {', '.join(without)}" if without else ""
-    drawn = figure(quantity, lines, signs)
-    _draw_promotions(drawn, shown.tracks, named=id.startswith("objective"))
-    beyond = [] if quantity.log else _limit(drawn, lines)
-    says = "; ".join(filter(None, [lacks, *beyond]))
-    return Panel(id, quantity.title, drawn, says)
+    limits, beyond = (None, []) if quantity.log else _limits(lines, drawn)
+    borders = {t.promoted_after for t in shown.tracks if t.promoted_after is not None}
+    return Panel(
+        id,
+        quantity.title,
+        quantity.unit,
+        drawn,
+        flags([sign for sign in shown.signs if quantity.picks(sign)]),
+        promotions=[epoch + 0.5 for epoch in sorted(borders)],  # before the full run's first epoch
+        last=max((track.epochs[-1] for track in shown.tracks if track.epochs), default=1),
+        log=quantity.log,
+        limits=limits,
+        lacks="; ".join(filter(None, [lacks, *beyond])),
+    )
+
+
+def curves(quantity: Quantity, lines: Sequence[Line]) -> list[Curve]:
+    """*lines* as they are drawn beside each other."""
+    least = _LOG_FLOOR if quantity.log else -math.inf
+    drawn = []
+    for line in lines:
+        points = [
+            (epoch, max(value * quantity.factor, least))
+            for epoch, value in zip(line.track.epochs, line.track.metrics[line.name], strict=True)
+            if value is not None
+        ]
+        points = thinned(points, len(lines))
+        epochs, values = [epoch for epoch, _ in points], [_rounded(value) for _, value in points]
+        drawn.append(Curve(line.label, line.color, line.dash, epochs, values))
+    courses = [(each.dash, each.epochs, each.values) for each in drawn]
+    return [
+        replace(curve, below=courses[nth + 1 :].count(courses[nth]))
+        for nth, curve in enumerate(drawn)
+    ]
+
+
+def flags(signs: Sequence[Sign]) -> list[Flag]:
+    """The marks of *signs* in a panel."""
+    few = len(signs) < _CROWDED
+    return [
+        Flag(
+            *(sign.number, sign.first, sign.last, str(sign.kind) if few else ""),
+            good=sign.kind == Kind.CONVERGED,
+        )
+        for sign in sorted(signs, key=lambda each: each.first)
+    ]
 
 
 def thinned(points: list[_Point], lines: int) -> list[_Point]:
@@ -94,20 +171,30 @@ def thinned(points: list[_Point], lines: int) -> list[_Point]:
     return points if stride <= 1 else [*points[:-1:stride], points[-1]]
 
 
-def _limit(figure: dict[str, Any], lines: Sequence[Line]) -> list[str]:
+def rounded(value: float | None) -> float | None:
+    """With six significant digits: a screen shows four, and a page shall stay small."""
+    return None if value is None else _rounded(value)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _limits(
+    lines: Sequence[Line], drawn: Sequence[Curve]
+) -> tuple[tuple[float, float] | None, list[str]]:
     """Give a training that diverges no more than half of the axis; what it then leaves, in words.
 
     All else would be a flat line beside it.
     """
     calm: list[float] = []
     wild: dict[str, list[float]] = {}
-    for line, trace in zip(lines, figure["data"], strict=True):
-        kinds = (Kind.DIVERGING, Kind.DIVERGED)
-        first = min((s.first for s in line.track.signs if s.kind in kinds), default=math.inf)
-        for epoch, value in zip(trace["x"], trace["y"], strict=True):
+    for line, curve in zip(lines, drawn, strict=True):
+        first = _wild_from(line.track.signs)
+        for epoch, value in zip(curve.epochs, curve.values, strict=True):
             (calm if epoch < first else wild.setdefault(line.label, [])).append(value)
     if not calm or not wild:
-        return []
+        return None, []
     low, high = min(calm), max(calm)
     span = (high - low) or abs(high) or 1.0
     least, most = low - span, high + span
@@ -117,148 +204,14 @@ def _limit(figure: dict[str, Any], lines: Sequence[Line]) -> list[str]:
         if min(values) < least or max(values) > most
     }
     if not beyond:
-        return []
+        return None, []
     reached = [value for values in wild.values() for value in values]
-    ends = [max(least, min(reached)), min(most, max(reached))]
-    ends = [min(low, ends[0]) - 0.05 * span, max(high, ends[1]) + 0.05 * span]
-    figure["layout"]["yaxis"] |= {"range": ends, "autorange": False}
-    return [f"{label} leaves the picture, to {value:.4g}" for label, value in beyond.items()]
+    ends = max(least, min(reached)), min(most, max(reached))
+    limits = min(low, ends[0]) - 0.05 * span, max(high, ends[1]) + 0.05 * span
+    return limits, [f"{label} leaves the picture, to {far:.4g}" for label, far in beyond.items()]
 
 
-def figure(quantity: Quantity, lines: Sequence[Line], signs: Sequence[Sign]) -> dict[str, Any]:
-    """*lines* over the epochs, with *signs* marked."""
-    layout: dict[str, Any] = {
-        "height": HEIGHT,
-        "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero", "zeroline": False},
-        "yaxis": {
-            "title": {"text": quantity.unit, "standoff": 8},
-            "automargin": True,
-            "type": "log" if quantity.log else "linear",
-            "zeroline": not quantity.log,
-        },
-        "showlegend": False,
-        "margin": {"l": 62, "r": 12, "t": 10, "b": 44},
-        "shapes": [],
-        "annotations": [],
-    }
-    if quantity.log:
-        layout["yaxis"]["exponentformat"] = "power"
-    drawn = {"data": [_trace(quantity, line, len(lines)) for line in lines], "layout": layout}
-    _draw_signs(drawn, signs)
-    return drawn
-
-
-def _trace(quantity: Quantity, line: Line, beside: int) -> dict[str, Any]:
-    values = line.track.metrics[line.name]
-    least = _LOG_FLOOR if quantity.log else -math.inf
-    points = [
-        (epoch, max(value * quantity.factor, least))
-        for epoch, value in zip(line.track.epochs, values, strict=True)
-        if value is not None
-    ]
-    points = thinned(points, beside)
-    few = len(points) <= 30
-    return {
-        "type": "scatter",
-        "name": line.label,
-        "x": [epoch for epoch, _ in points],
-        "y": [rounded(value) for _, value in points],
-        "mode": "lines+markers" if few else "lines",
-        "line": {"color": line.color, "width": 2, "dash": line.dash},
-        "marker": {"color": line.color, "size": 5},
-        "hovertemplate": f"%{{y:.4g}} in epoch %{{x}}<extra>{_plain(line.label)}</extra>",
-    }
-
-
-def _draw_signs(figure: dict[str, Any], signs: Sequence[Sign]) -> None:
-    """A line at the first epoch of each, a band to its last, and above the plot a flag: its number
-    and its name.
-    """
-    layout = figure["layout"]
-    last = max((x for trace in figure["data"] for x in trace["x"]), default=1)
-    rows = _FLAG * min(len(signs), _FLAGS)
-    layout["margin"]["t"] += rows
-    layout["height"] += rows
-    for nth, sign in enumerate(sorted(signs, key=lambda each: each.first)):
-        tint, dark = _GOOD if sign.kind == Kind.CONVERGED else _BAD
-        pen = {"color": tint, "width": 1.5, "dash": "dot"}
-        ends = {"x0": sign.first, "yref": "paper", "y0": 0, "y1": 1}
-        layout["shapes"].append({"type": "line", **ends, "x1": sign.first, "line": pen})
-        if sign.last > sign.first:
-            band = {"fillcolor": tint, "opacity": 0.07, "line": {"width": 0}}
-            layout["shapes"].append({"type": "rect", **ends, "x1": sign.last, **band})
-        words = sign.kind if len(signs) < _CROWDED else ""
-        layout["annotations"].append(
-            {
-                "x": sign.first,
-                "yref": "paper",
-                "y": 1,
-                "yshift": _FLAG * (nth % _FLAGS),
-                "text": f"{sign.number} {words}".strip(),
-                "name": "sign",
-                "showarrow": False,
-                "xanchor": "right" if sign.first > last / 2 else "left",
-                "yanchor": "bottom",
-                "bgcolor": dark,
-                "font": {"color": "#FFFFFF", "size": 11},
-                "borderpad": 1,
-            }
-        )
-
-
-def _draw_promotions(figure: dict[str, Any], tracks: Iterable[Track], named: bool) -> None:
-    """Where a short run became a full one."""
-    borders = sorted({t.promoted_after for t in tracks if t.promoted_after is not None})
-    for epoch in borders:
-        pen = {"color": palette.GREY, "width": 1, "dash": "longdash"}
-        x = epoch + 0.5  # after the last epoch of the short run, before the next
-        line = {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": pen}
-        figure["layout"]["shapes"].append(line | {"layer": "below"})
-        if named:
-            note = {"x": x, "yref": "paper", "y": 1, "yanchor": "top", "xanchor": "left"}
-            note |= {"text": "promoted", "name": "promotion", "showarrow": False, "xshift": 3}
-            figure["layout"]["annotations"].append(note | {"font": {"size": 11}})
-
-
-def draw_rungs(figure: dict[str, Any], rungs: Iterable[int]) -> None:
-    """Where trials are compared."""
-    for epoch in rungs:
-        pen = {"color": palette.FAINT, "width": 1, "dash": "dot"}
-        ends = {"x0": epoch, "x1": epoch, "yref": "paper", "y0": 0, "y1": 1}
-        figure["layout"]["shapes"].append({"type": "line", **ends, "line": pen, "layer": "below"})
-
-
-def draw_baselines(figure: dict[str, Any], shown: Trainings) -> None:
-    """What a training has to be better than."""
-    last = max((track.epochs[-1] for track in shown.tracks if track.epochs), default=1)
-    for name, value in shown.baselines.items():
-        figure["data"].append(
-            {
-                "type": "scatter",
-                "name": name,
-                "x": [0, last],
-                "y": [value, value],
-                "mode": "lines",
-                "line": {"color": palette.GREY, "width": 1.2, "dash": "dash"},
-                "hovertemplate": f"{_plain(name)}: %{{y:.4g}}<extra></extra>",
-            }
-        )
-        figure["layout"]["annotations"].append(
-            {
-                **{"x": 1, "xref": "paper", "xanchor": "right", "y": value, "yanchor": "bottom"},
-                **{"text": _plain(name), "name": "baseline", "showarrow": False},
-                "font": {"size": 11},
-            }
-        )
-
-
-def rounded(value: float | None) -> float | None:
-    """With six significant digits: a screen shows four, and a page shall stay small."""
-    return None if value is None else float(f"{value:.6g}")
-
-
-def _plain(text: str) -> str:
-    """*text* without what plotly reads as markup or as a place for a number."""
-    for sign, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("%{", "% {")):
-        text = text.replace(sign, written)
-    return text
+def _wild_from(signs: Iterable[Sign]) -> float:
+    """The epoch from which a track diverges."""
+    kinds = (Kind.DIVERGING, Kind.DIVERGED)
+    return min((sign.first for sign in signs if sign.kind in kinds), default=math.inf)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cubeopt.report import agreement, palette
+from cubeopt.report import agreement, labels, palette
 from cubeopt.report.agreement import Agreement, Pair
 from cubeopt.report.chart import (
     Axis,
@@ -16,6 +16,7 @@ from cubeopt.report.chart import (
     blank,
     significant,
 )
+from cubeopt.report.labels import Star
 from cubeopt.report.ladder import Arrival, Rung, Verdict
 from cubeopt.report.measure import Measure, outside, placed
 from cubeopt.report.progress import evenly
@@ -159,13 +160,17 @@ def short_and_full(pairs: Sequence[Pair], found: Agreement, measure: Measure) ->
             ],
         )
     ]
+    across, up = _around(xs), _around(ys)
     if len(pairs) <= _NAMED:
-        marks += [Label(pair.short, pair.full, f"  {pair.trial}", "left") for pair in pairs]
+        stars = [Star(pair.short, pair.full, f"  {pair.trial}", pair.full) for pair in pairs]
+        places = [(each - across[0]) / (across[1] - across[0]) for each in xs]
+        for each in labels.apart(stars, places, up):
+            marks.append(Label(each.x, each.label_y, each.label, "left"))
     return Chart(
         title,
         said(found),
-        _around(x, xs),
-        _around(y, ys),
+        replace(x, limits=across),
+        replace(y, limits=up),
         marks,
         columns=("trial", "short run", "full run"),
         rows=[(pair.trial, pair.short, pair.full) for pair in pairs[:_TABLE]],
@@ -173,9 +178,10 @@ def short_and_full(pairs: Sequence[Pair], found: Agreement, measure: Measure) ->
     )
 
 
-def _around(axis: Axis, values: Sequence[float]) -> Axis:
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis with all *values*, and a margin."""
     margin = 0.08 * (max(values) - min(values)) or 0.05 * abs(values[0]) or 1.0
-    return replace(axis, limits=(min(values) - margin, max(values) + margin))
+    return min(values) - margin, max(values) + margin
 
 
 def said(found: Agreement) -> str:

@@ -13,16 +13,19 @@ from markupsafe import Markup
 from cubeopt import atomic
 from cubeopt.db.engine import Engine
 from cubeopt.db.tables import RunKind
+from cubeopt.emergence.record import Emergence
+from cubeopt.errors import CubeoptError, StudyError
 from cubeopt.report import (
-    chart_image,
     chart_page,
     compared,
     course_charts,
     cube_page,
+    cube_runs,
     headlines,
     material,
     measure,
     multiples,
+    multiples_page,
     progress,
     protocol,
     shell,
@@ -38,8 +41,9 @@ from cubeopt.report.protocol import Protocol
 from cubeopt.report.study_charts import Findings
 from cubeopt.report.summary import Summary
 from cubeopt.report.training import Choice, Trainings
+from cubeopt.report.training_figures import Section
 
-_SECTIONS = ("losses", "validation", "usage")  # of a training, that a report has
+_SECTIONS = ("losses", "validation", "usage", "gradient-norm", "knobs")  # of a training
 _SEEDS = 4  # beside the winner's own
 _STYLE = """
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 320px), 1fr));
@@ -60,7 +64,10 @@ pre:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
 @media (max-width: 480px) { dl.pairs { grid-template-columns: 1fr; }
   dl.pairs dt { margin-top: .4em; } }
 """
-NO_CUBE = "It is not in this report; 'cubeopt study report' puts it there, without --no-cube."
+NO_CUBE = (
+    "It is not in this file; 'cubeopt study report' without --no-cube puts it there, and so does "
+    "the download of the dashboard's page of this study."
+)
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,26 @@ class Report:
 
 @dataclass(frozen=True)
 class Cube:
-    """The winner's cube as HTML of its own, or why it is not there."""
+    """What the winner's cube does, or why that is not there."""
 
-    drawn: str | None = None
+    found: Emergence | None = None
     reason: str = NO_CUBE
+
+
+def winners_checkpoint(engine: Engine, folder: Path, whole: Report) -> Path:
+    """The newest checkpoint below *folder* of the winner, of a front of its first trial.
+
+    CubeoptError when it is not there, or there is no winner.
+    """
+    told = whole.protocol
+    if not told.winners:
+        raise StudyError("there is no winner yet")
+    return cube_runs.newest(engine, folder, told.name, told.winners[0].trial)
+
+
+def no_cube(error: CubeoptError | str) -> Cube:
+    """That it could not be looked into on this machine, because of *error*."""
+    return Cube(reason=f"It cannot be looked into here: {error}.")
 
 
 def read(engine: Engine, name: str, against: Compared | None = None) -> Report:
@@ -130,14 +153,6 @@ def write(whole: Report, path: Path, cube: Cube | None = None) -> None:
     atomic.write(page(whole, cube or Cube()).encode(), path)
 
 
-def write_images(whole: Report, folder: Path) -> list[Path]:
-    """Write every chart as a PNG below *folder*, each whole or not at all."""
-    paths = [folder / f"{name}.png" for name in whole.charts]
-    for chart, path in zip(whole.charts.values(), paths, strict=True):
-        chart_image.write(chart, path)
-    return paths
-
-
 def page(whole: Report, cube: Cube) -> str:
     """The page; all that came from people is text in it."""
     told = whole.protocol
@@ -163,8 +178,8 @@ def page(whole: Report, cube: Cube) -> str:
         origins=_origins(told),
         compared=whole.compared,
         training=whole.training,
-        sections=_sections(whole.training),
-        cube=Markup(cube.drawn) if cube.drawn else None,
+        sections=_drawn(whole.training),
+        cube=Markup(cube_page.fragment(cube.found)) if cube.found else None,
         no_cube=cube.reason,
     )
     return shell.document(
@@ -172,7 +187,12 @@ def page(whole: Report, cube: Cube) -> str:
     )
 
 
-def _sections(shown: Trainings | None) -> list[dict[str, Any]]:
+def sections(shown: Trainings) -> list[Section]:
+    """The parts of the winner's training that a report has."""
+    return [each for each in training_figures.sections(shown) if each.id in _SECTIONS]
+
+
+def _drawn(shown: Trainings | None) -> list[dict[str, Any]]:
     """The parts of the winner's training, drawn."""
     if shown is None:
         return []
@@ -184,16 +204,15 @@ def _sections(shown: Trainings | None) -> list[dict[str, Any]]:
             "panels": [
                 (panel.title, panel.lacks, _panel(panel))
                 for panel in section.panels
-                if panel.figure["data"]
+                if panel.curves
             ],
         }
-        for section in training_figures.sections(shown)
-        if section.id in _SECTIONS
+        for section in sections(shown)
     ]
 
 
 def _panel(panel: Panel) -> Markup:
-    drawn = go.Figure(panel.figure).update_layout(template="none", showlegend=False)
+    drawn = go.Figure(multiples_page.figure(panel)).update_layout(template="none")
     return Markup(shell.figure(drawn, panel.title))
 
 

@@ -5,7 +5,7 @@ gate's panels show one track each, and its experts.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cubeopt.report import multiples, palette
@@ -30,7 +30,6 @@ _UNITS = {
     "gate_entropy": "bits",
     "steps": "exchanges",
 }
-_TALLER = 120  # pixels: the objective stands above all
 _ABOUT_FVU = (Kind.WORSE_THAN_MEAN, Kind.OVERFITTING, Kind.PLATEAU, Kind.CONVERGED)
 _ABOUT_LOSS = (Kind.DIVERGED, Kind.DIVERGING, Kind.OVERFITTING)
 
@@ -76,11 +75,11 @@ def _objective(shown: Trainings) -> Section:
     if shown.rungs:
         about += " Dotted: the rungs, where short runs are compared."
     section = _section("objective", f"Objective: {metric}", about, shown, [quantity])
-    for panel in section.panels:
-        panel.figure["layout"]["height"] += _TALLER
-        multiples.draw_baselines(panel.figure, shown)
-        multiples.draw_rungs(panel.figure, shown.rungs)
-    return section
+    panels = [
+        replace(panel, chief=True, baselines=shown.baselines, rungs=shown.rungs)
+        for panel in section.panels
+    ]
+    return replace(section, panels=panels)
 
 
 def _losses(shown: Trainings, weighted: bool) -> Section:
@@ -144,10 +143,18 @@ def _usage(shown: Trainings) -> Section:
             if track.has(prefix + expert)
         ]
         signs = [sign for sign in track.signs if sign.kind == Kind.DEAD_EXPERT]
-        figure = multiples.figure(Quantity(prefix, track.label, "choices (%)"), lines, signs)
-        figure["layout"]["yaxis"] |= {"range": [0, 100], "autorange": False}
-        lacks = "" if lines else f"{track.label}: no validation has measured the gate yet"
-        panels.append(Panel(f"usage-{nth}", track.label, figure, lacks))
+        quantity = Quantity(prefix, track.label, "choices (%)")
+        panels.append(
+            Panel(
+                f"usage-{nth}",
+                track.label,
+                quantity.unit,
+                multiples.curves(quantity, lines),
+                multiples.flags(signs),
+                limits=(0, 100),
+                lacks="" if lines else f"{track.label}: no validation has measured the gate yet",
+            )
+        )
         rows += [[f"{track.label}: {e.label} (%)", rounded(track.last(e.name))] for e in lines]
     about = "How much of the choices the gate gives each expert; under 1 % an expert is dead."
     legend = list(colors.items())
@@ -182,7 +189,8 @@ def _knobs(shown: Trainings) -> Section:
         "Of an epoch's last batch the rate, of its batches the mean weight of each term: what was "
         "given, times what an adaptive weighting has learned."
     )
-    return _section("knobs", "Learning rate and weights", about, shown, [rate, *weights])
+    section = _section("knobs", "Learning rate and weights", about, shown, [rate, *weights])
+    return _from_zero(section)
 
 
 def _speed(shown: Trainings) -> Section:
@@ -197,10 +205,12 @@ def _speed(shown: Trainings) -> Section:
         "that the device's allocator gave, of a CPU the whole process. Utilisation: the time in "
         "which the device computed, of a CPU 100 % for each core that was always busy."
     )
-    section = _section("speed", "Speed and device", about, shown, quantities)
-    for panel in section.panels:
-        panel.figure["layout"]["yaxis"]["rangemode"] = "tozero"
-    return section
+    return _from_zero(_section("speed", "Speed and device", about, shown, quantities))
+
+
+def _from_zero(section: Section) -> Section:
+    """*section* with axes that begin at zero, where what stays the same is a line above it."""
+    return replace(section, panels=[replace(panel, zero=True) for panel in section.panels])
 
 
 def _section(

@@ -10,6 +10,12 @@ from cubeopt.report import study_page
 
 from .conftest import Cli
 
+FIGURES = (
+    *("history", "ladder", "promotions", "short-and-full", "importances", "coordinates"),
+    *("curves", "timeline", "winner", "training-losses", "training-validation", "training-usage"),
+    *("training-gradient-norm", "training-knobs", "cube", "cube-layers"),
+)
+
 
 def test_the_page_the_images_and_the_rows_are_of_one_study(
     cli: Cli, finished: Any, tmp_path: Path
@@ -21,6 +27,8 @@ def test_the_page_the_images_and_the_rows_are_of_one_study(
     rows = ran.json
     assert rows["html"] == str(page)
     assert sorted(rows["png"]) == sorted(map(str, figures.iterdir()))
+    assert {Path(each).name for each in rows["png"]} == {f"{name}.png" for name in FIGURES}
+    assert rows["no_cube"] is None
     (winner,) = rows["winners"]
     assert {name: winner[name] for name in ("trial", "value", "test_value", "params")} == {
         name: shown["best"][name] for name in ("trial", "value", "test_value", "params")
@@ -40,7 +48,14 @@ def test_the_cube_of_the_winner_is_in_the_page_or_the_reason_why_it_is_not(
     text = page.read_text(encoding="utf-8")
     assert "Colour the cells by" in text
     assert text.count('<script type="application/json"') == 1
-    assert cli("study", "report", "tiny", "-o", page, "--no-cube").code == 0
+    figures = tmp_path / "figures"
+    ran = cli("study", "report", "tiny", "-o", page, "--no-cube", "--png", figures)
+    assert ran.code == 0
+    _, cube, png = ran.out.splitlines()
+    assert cube == f"cube  {study_page.NO_CUBE}"
+    assert png.startswith(f"png   in {figures}: history.png, ")
+    assert "training-losses.png" in png
+    assert "cube.png" not in png
     assert study_page.NO_CUBE in html.unescape(page.read_text(encoding="utf-8"))
     monkeypatch.setenv("CUBEOPT_HOME", str(tmp_path / "elsewhere"))
     ran = cli("study", "report", "tiny", "-o", page)

@@ -1,15 +1,17 @@
 """A dashboard over a real database, in a real browser: one of each for a module."""
 
+import asyncio
 import json
 import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -30,6 +32,7 @@ from cubeopt.settings import Settings
 from ..conftest import database, tiny
 from ..service.conftest import PROVENANCE, coordinating
 
+T = TypeVar("T")
 _RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
 
 
@@ -74,6 +77,16 @@ class Served:
         except urllib.error.HTTPError as error:
             with error:
                 return _read(error)
+
+
+def run(test: Callable[[], Awaitable[T]]) -> T:
+    """Run *test* in a thread of its own: the browser has an event loop in ours."""
+
+    async def limited() -> T:
+        return await asyncio.wait_for(test(), 60.0)
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(lambda: asyncio.run(limited())).result()
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):

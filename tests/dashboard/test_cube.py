@@ -1,5 +1,6 @@
 """The page of cubes over real checkpoints, in a real browser: one of a cube that was cut."""
 
+import html
 import json
 import multiprocessing
 import shutil
@@ -18,6 +19,7 @@ from cubeopt.db import leases, queue, records
 from cubeopt.db.leases import EpochReport
 from cubeopt.db.queue import NewTrial
 from cubeopt.lattice.geometry import positions
+from cubeopt.report import cube_page
 from cubeopt.saved import Saved
 from cubeopt.training import checkpoint
 from cubeopt.training.checkpoint import Facts
@@ -65,7 +67,12 @@ def cubes(dashboard: Served, tiny_dataset: Path) -> Served:
     record = records.create_study(
         engine,
         name=NAME,
-        spec={"name": NAME, "rungs": {"epochs": [1, 2]}},
+        spec={
+            "name": "cubes",
+            "base": SHAPE,
+            "search": {"learning_rate": {"low": 1e-3, "high": 1e-2}},
+            "rungs": {"epochs": [1, 2]},
+        },
         direction="minimize",
         metric="fvu",
         dataset="tiny",
@@ -126,6 +133,18 @@ def _shown(page: Page, epoch: int) -> None:
 
 def _address(served: Served) -> str:
     return f"{served.url}/studies/cubes%20%3Cb%3E%26/cube"
+
+
+def _downloaded(served: Served) -> str:
+    """The report of the study, as a browser is given it."""
+    answer = served.ask("/studies/cubes%20%3Cb%3E%26/report.html")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    return answer.text
+
+
+def _played(page: str) -> Any:
+    """What the cube's script in *page* is given."""
+    return json.loads(page.partition('id="player">')[2].partition("</script>")[0])
 
 
 def _ready(served: Served, query: str) -> dict[str, Any]:
@@ -199,6 +218,10 @@ def test_what_the_page_shows_is_what_analysis_finds(cubes: Served) -> None:
     assert row["findings"] == [{**vars(each), "kind": str(each.kind)} for each in found.findings]
     assert row["metrics"] == found.metrics
     assert row["flow"]["news"][0]["response"] == found.flow.news[0].response
+    # The winner is trial 0, and its cube is in the report to download as the command has it.
+    (best,) = (settings.checkpoints_dir / saved.folder(NAME, 0, "full", 0)).glob("epoch_00006.*")
+    ours = cube_page.fragment(analysis.analyse(best, settings))
+    assert _played(_downloaded(cubes)) == _played(ours)
     listed = cubes.ask("/data/studies/cubes%20%3Cb%3E%26/cube").json
     assert [(each["key"], each["value"]) for each in listed["runs"]] == [
         *(("0-full", 0.9), ("1-full", 1.0), ("0-short", 0.9), ("1-short", 1.0)),
@@ -251,11 +274,16 @@ def test_what_is_not_here_is_said_with_what_to_do(cubes: Served, viewer: Viewer)
     shutil.move(kept, kept.with_name("elsewhere"))
     try:
         page = viewer.open(f"{_address(cubes)}?run=1-short")
-        said = page.locator(".empty")
-        expect(said).to_contain_text("The checkpoints of this run are not on this machine")
-        expect(said).to_contain_text(str(kept))
+        empty = page.locator(".empty")
+        expect(empty).to_contain_text("The checkpoints of this run are not on this machine")
+        expect(empty).to_contain_text(str(kept))
         row = cubes.ask("/data/studies/cubes%20%3Cb%3E%26/cube?run=1-short").json
         assert row["state"] == "missing"
+        said = html.unescape(_downloaded(cubes))
+        assert (
+            f"It cannot be looked into here: the checkpoints of trial 0 of study {NAME!r}" in said
+        )
+        assert 'id="player">' not in said
     finally:
         shutil.move(kept.with_name("elsewhere"), kept)
 

@@ -2,13 +2,12 @@
 
 import asyncio
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 from cubeopt.dashboard.events import Watch, digest
 from cubeopt.errors import StorageLostError
 
-from .conftest import Served
+from .conftest import Served, run
 
 
 class Looks:
@@ -25,16 +24,6 @@ class Looks:
         if isinstance(self._now, Exception):
             raise self._now
         return self._now
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    """In a thread of its own: in this one playwright may have a loop that runs."""
-
-    async def limited() -> None:
-        await asyncio.wait_for(test(), 60.0)
-
-    with ThreadPoolExecutor(1) as threads:
-        threads.submit(lambda: asyncio.run(limited())).result()
 
 
 async def heard(watch: Watch, count: int, seen: str = "") -> list[tuple[str, str]]:

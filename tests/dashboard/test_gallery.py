@@ -9,9 +9,10 @@ import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
+from optuna_dashboard import _custom_plot_data
 from sqlalchemy import Engine, text
 
-from cubeopt.dashboard import gallery
+from cubeopt.dashboard import gallery, optuna_pages
 from cubeopt.dashboard.gallery import Gallery, Shelf
 from cubeopt.dashboard.overlay import Overlay
 from cubeopt.db.engine import optuna_url
@@ -23,7 +24,7 @@ from cubeopt.search.configuration import PROVENANCE_SECTION
 from .conftest import Served, Viewer, train
 
 HOSTILE = "<script>alert(1)</script>\"'`</pre>"
-PLOTS = {"rung-ladder", "short-and-full", "promotions", "workers-over-time"}
+PLOTS = ["rung-ladder", "short-and-full", "promotions", "workers-over-time"]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def _tables(engine: Engine) -> dict[str, str | None]:
 def test_a_study_has_our_plots_a_note_and_files(dashboard: Served, trained: StudyRecord) -> None:
     shown = _of_optuna(dashboard, "tiny")
     plots = {each["id"]: json.loads(each["graph_object"]) for each in shown["plotly_graph_objects"]}
-    assert set(plots) == PLOTS
+    assert list(plots) == PLOTS
     for plot in plots.values():
         assert plot["layout"]["title"]["text"]
     ladder = {trace["name"] for trace in plots["rung-ladder"]["data"]}
@@ -72,6 +73,42 @@ def test_a_study_has_our_plots_a_note_and_files(dashboard: Served, trained: Stud
         "tiny-best.yaml",
         "tiny-report.html",
     ]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_plots_are_shown_in_one_order_whatever_optuna_lists_them_in(
+    dashboard: Served, trained: StudyRecord, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    ids, optuna_ids = _custom_plot_data.list_graph_object_ids, list[str]()
+
+    def listed(attributes: dict[str, Any]) -> list[str]:
+        optuna_ids[:] = sorted(ids(attributes), reverse=backwards)
+        return optuna_ids
+
+    monkeypatch.setattr(_custom_plot_data, "list_graph_object_ids", listed)
+    shown = _of_optuna(dashboard, "tiny")["plotly_graph_objects"]
+    assert [each["id"] for each in shown] == PLOTS
+    assert optuna_ids == sorted(PLOTS, reverse=backwards)
+
+
+def test_plots_of_others_stand_behind_ours_and_all_else_is_as_it_was() -> None:
+    plots = [
+        {"id": name, "graph_object": f'"{name}" \u2713'} for name in ("zz", *PLOTS[::-1], "aa")
+    ]
+    trap = {"key": 'a "plotly_graph_objects": [1]', "value": "ä"}
+    study = {"user_attrs": [trap], "plotly_graph_objects": plots, "later": [1]}
+    before = json.dumps(study).encode()
+    after = optuna_pages.ordered(before)
+    assert [each["id"] for each in json.loads(after)["plotly_graph_objects"]] == [
+        *(*PLOTS, "aa", "zz"),
+    ]
+    assert len(after) == len(before)
+    assert json.loads(after) == {
+        **study,
+        "plotly_graph_objects": [*plots[4:0:-1], plots[5], plots[0]],
+    }
+    for other in (b'{"reason": "study_id=9 is not found"}', b""):
+        assert optuna_pages.ordered(other) == other
 
 
 def test_the_files_are_those_of_the_command_line(dashboard: Served, trained: StudyRecord) -> None:

@@ -1,8 +1,14 @@
 """The page of a study, over a queue in which things happen while it is looked at."""
 
+import asyncio
 import gzip
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -10,13 +16,18 @@ from playwright.sync_api import Page
 from sqlalchemy import Engine, text
 
 from cubeopt import trial
-from cubeopt.dashboard import studies
+from cubeopt.dashboard import reports, studies
+from cubeopt.dashboard.analyst import Analyst, Answer
+from cubeopt.dashboard.reports import Press
 from cubeopt.db import leases, queue, records
 from cubeopt.db.leases import EpochReport
 from cubeopt.db.queue import Claim, NewTrial
 from cubeopt.db.records import StudyRecord
+from cubeopt.errors import StudyError
+from cubeopt.report import study_page
+from cubeopt.report.study_page import Cube, Report
 
-from .conftest import Served, Viewer, drawn
+from .conftest import Served, Viewer, drawn, run
 
 EVIL = "<script>window.evil=1<\\script>\"'<img src=x onerror=window.evil=1>"
 SPEC = {
@@ -150,9 +161,7 @@ def test_it_is_used_on_a_phone_and_by_keyboard_and_shows_markup_as_text(
 ) -> None:
     name = f"evil {EVIL}"
     Watched(module_engine, name).begin()
-    page = viewer.open(
-        f"{dashboard.url}/studies/{studies.quote(name, safe='')}", 390, color_scheme="dark"
-    )
+    page = viewer.open(f"{dashboard.url}/studies/{quote(name, safe='')}", 390, color_scheme="dark")
     drawn(page, "timeline")
     assert page.evaluate(_FETCHED) == 1  # beside the scripts, and by them not again
     assert page.locator("h1").inner_text().startswith(name)
@@ -182,8 +191,121 @@ def test_what_the_page_has_is_not_sent_again_nor_made_again(
 ) -> None:
     first = dashboard.ask("/data/studies/watched").json
     monkeypatch.setattr(studies.material, "load", None)
-    again = dashboard.ask(f"/data/studies/watched?since={studies.quote(first['version'])}").json
+    again = dashboard.ask(f"/data/studies/watched?since={quote(first['version'])}").json
     assert again == {"version": first["version"], "again": first["again"]}
     assert dashboard.ask("/data/studies/watched").json == first
     packed = gzip.compress(json.dumps(first).encode())
     assert len(packed) < 100_000
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The studies that were read for a report, from now on."""
+    begun, read = list[str](), study_page.read
+
+    def counted(engine: Any, name: str) -> Report:
+        begun.append(name)
+        return read(engine, name)
+
+    monkeypatch.setattr(study_page, "read", counted)
+    return begun
+
+
+def test_two_who_click_get_one_report_and_a_later_one_its_own(
+    dashboard: Served, watched: Watched, readings: list[str]
+) -> None:
+    async def asked() -> tuple[str, ...]:
+        press = Press(dashboard.context, Analyst(dashboard.context.settings))
+        left = asyncio.create_task(press.page("watched", "1"))
+        await asyncio.sleep(0)
+        left.cancel()  # closes the page; the other waits on
+        pages = await asyncio.gather(
+            press.page("watched", "1"), press.page("watched", "1"), press.page("watched", "2")
+        )
+        assert left.cancelled()
+        assert press.making == []
+        return (*pages, await press.page("watched", "2"))
+
+    one, same, later, last = run(asked)
+    assert one is same
+    assert readings == ["watched"] * 3
+    for page in (one, later, last):
+        assert "<h1>Study watched</h1>" in page
+
+
+def test_a_report_that_fails_does_so_for_all_who_wait_and_is_tried_again(
+    dashboard: Served, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(engine: Any, name: str) -> Report:
+        raise StudyError(f"{name} fails")
+
+    async def asked(press: Press) -> list[Any]:
+        both = (press.page("watched", "1"), press.page("watched", "1"))
+        return await asyncio.gather(*both, return_exceptions=True)
+
+    async def twice() -> None:
+        press = Press(dashboard.context, Analyst(dashboard.context.settings))
+        with monkeypatch.context() as patched:
+            patched.setattr(study_page, "read", fail)
+            assert [str(each) for each in await asked(press)] == ["watched fails"] * 2
+        assert all("<h1>Study watched</h1>" in page for page in await asked(press))
+
+    run(twice)
+
+
+def test_all_else_is_answered_while_a_report_is_made(
+    dashboard: Served, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end, read = threading.Event(), threading.Event(), study_page.read
+
+    def held(engine: Any, name: str) -> Report:
+        begun.set()
+        assert may_end.wait(60)
+        return read(engine, name)
+
+    monkeypatch.setattr(study_page, "read", held)
+    with ThreadPoolExecutor(1) as apart:
+        report = apart.submit(dashboard.ask, "/studies/watched/report.html")
+        try:
+            assert begun.wait(60)
+            assert dashboard.ask("/healthz").status == 200
+            assert dashboard.ask("/data/studies/watched").json["name"] == "watched"
+            assert not report.done()
+        finally:
+            may_end.set()
+        assert report.result().status == 200
+    assert dashboard.ask("/studies/nobody/report.html").status == 404
+
+
+class _Slow:
+    """An analyst that says how far it is, and then what it came to."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+
+    def ask(self, folder: Path) -> Answer:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def test_who_waits_too_long_is_told_so_and_a_failure_is_said(
+    dashboard: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "_LOOKS", 0.0)
+    monkeypatch.setattr(study_page, "winners_checkpoint", lambda *given: Path("there"))
+
+    def looked(*answers: Answer) -> Cube:
+        press = Press(dashboard.context, cast(Analyst, _Slow(*answers)))
+        return run(lambda: press._cube(cast(Report, None)))
+
+    works = Answer(says="flow", share=0.404)
+    failed = looked(works, works, Answer(error="the checkpoint there is damaged"))
+    assert failed.reason == "It cannot be looked into here: the checkpoint there is damaged."
+    found = cast(Any, object())
+    assert looked(works, Answer(found=found)).found is found
+    monkeypatch.setattr(reports, "_PATIENCE", 0.0)
+    late = looked(works)
+    assert late.found is None
+    assert late.reason == (
+        "It is being looked into (flow, 40%), which takes longer than a download may wait. "
+        "Download the report again in a minute: the work goes on meanwhile."
+    )

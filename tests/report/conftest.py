@@ -7,6 +7,8 @@ import pytest
 
 from cubeopt.db.records import AttemptRecord, EpochRecord, RunRecord, StudyRecord, TrialRecord
 from cubeopt.db.tables import EndClass, RunKind, RunState, StudyState
+from cubeopt.emergence.findings import Finding
+from cubeopt.emergence.record import Emergence, Flow, News, Ring, Step
 from cubeopt.report.summary import Records
 
 MOMENT = datetime(2026, 11, 5, 12, 0, tzinfo=UTC)
@@ -168,3 +170,34 @@ class Story:
 @pytest.fixture
 def story() -> Story:
     return Story()
+
+
+@pytest.fixture
+def found() -> Emergence:
+    """A cube of 2x1x2 cells and one step, cut in the middle."""
+    shares = {"local": [0.9, 0.2, 0.5, 0.1], "distant": [0.1, 0.8, 0.5, 0.9]}
+    rings = [Ring(0.0, 2, 0, 1.0), Ring(1.0, 2, None, 0.0)]
+    news = News("input", [[1.0, 0.0, 1.0, 0.0], [0.1, 0.0, 10.0, 0.0]], None, None, rings)
+    return Emergence(
+        checkpoint="<there>",
+        epoch=3,
+        dataset="d",
+        dataset_fingerprint="f" * 64,
+        rows=5,
+        validation_rows=9,
+        size=(2, 1, 2),
+        placement="opposite_faces",
+        gate="learned",
+        halting="fixed",
+        experts=["local", "distant"],
+        written=[0, 2],
+        read=[1, 3],
+        metrics={"usage/local": 42.5, "gate_entropy": 0.5},
+        steps=[
+            Step(0, 1.0, None, None, [1.0, 0.0, 1.0, 0.0], [0.0] * 4),
+            Step(1, 1.0, shares, [0.4, 0.7, 1.0, 0.4], [2.0, 0.0, 1.0, 0.5], [1.0, 0.0, 0.0, 0.5]),
+        ],
+        tasks=None,
+        flow=Flow(0.01, 2, 0.0, 0.0, [[0.0] * 4] * 2, [news]),
+        findings=[Finding("cut", "", True, "nothing <arrives>")],
+    )

@@ -7,41 +7,8 @@ import struct
 import pytest
 
 from cubeopt.emergence import record
-from cubeopt.emergence.findings import Finding
-from cubeopt.emergence.record import Emergence, Flow, News, Ring, Step
 from cubeopt.report import cube, cube_figures, cube_page, cube_paint, cube_painting
 from cubeopt.report.palette import EXPERTS, GREY
-
-
-@pytest.fixture
-def found() -> Emergence:
-    """A cube of 2x1x2 cells and one step, cut in the middle."""
-    shares = {"local": [0.9, 0.2, 0.5, 0.1], "distant": [0.1, 0.8, 0.5, 0.9]}
-    rings = [Ring(0.0, 2, 0, 1.0), Ring(1.0, 2, None, 0.0)]
-    news = News("input", [[1.0, 0.0, 1.0, 0.0], [0.1, 0.0, 10.0, 0.0]], None, None, rings)
-    return Emergence(
-        checkpoint="<there>",
-        epoch=3,
-        dataset="d",
-        dataset_fingerprint="f" * 64,
-        rows=5,
-        validation_rows=9,
-        size=(2, 1, 2),
-        placement="opposite_faces",
-        gate="learned",
-        halting="fixed",
-        experts=["local", "distant"],
-        written=[0, 2],
-        read=[1, 3],
-        metrics={"usage/local": 42.5, "gate_entropy": 0.5},
-        steps=[
-            Step(0, 1.0, None, None, [1.0, 0.0, 1.0, 0.0], [0.0] * 4),
-            Step(1, 1.0, shares, [0.4, 0.7, 1.0, 0.4], [2.0, 0.0, 1.0, 0.5], [1.0, 0.0, 0.0, 0.5]),
-        ],
-        tasks=None,
-        flow=Flow(0.01, 2, 0.0, 0.0, [[0.0] * 4] * 2, [news]),
-        findings=[Finding("cut", "", True, "nothing <arrives>")],
-    )
 
 
 def test_a_dominant_expert_leads_by_a_point(found):
@@ -127,12 +94,16 @@ def test_the_page_stands_alone_and_runs_no_name(found, tmp_path):
     assert json.loads(embedded) == json.loads(json.dumps(cube_figures.player(found)))
 
 
-def test_a_png_has_a_panel_for_each_colouring(found, tmp_path):
-    cube_painting.write_png(found, tmp_path / "cube.png")
-    content = (tmp_path / "cube.png").read_bytes()
+def test_a_png_has_a_panel_for_each_colouring(found):
+    content = cube_painting.png(found)
     assert content.startswith(b"\x89PNG")
-    assert struct.unpack(">II", content[16:24]) == (1320, 640)
-    figure = cube_painting.picture(found, [("response", 1)])
+    width, height = struct.unpack(">II", content[16:24])
+    assert (width, height > 610) == (1320, True)
+    figure = cube_painting.picture(found, [("response", 1)], "<There>")
+    title, said = (" ".join(each.get_text().split()) for each in figure.texts)
+    assert title == "<There>: 2x1x2 cells after epoch 3"
+    assert "After step 1, the change has reached 2 of 4 cells" in said
+    assert said.endswith("cut: nothing <arrives>.")
     solid, bar = figure.axes
     assert solid.get_title(loc="left") == "Response to a change of the whole input, step 1"
     (cells,) = solid.collections
@@ -142,6 +113,20 @@ def test_a_png_has_a_panel_for_each_colouring(found, tmp_path):
     assert bar.get_xlabel() == "times the change at step 0"
     axes = (solid.get_xlabel(), solid.get_ylabel(), solid.get_zlabel())
     assert axes == ("x, cells", "y, cells", "z, layers")
+
+
+def test_layers_are_painted_where_the_page_has_them(found):
+    flat, bar = cube_painting.layers(found, [("expert", None)]).axes
+    (grid,) = flat.collections
+    page = cube_figures.layers(found, "expert")
+    painted = grid.get_array().filled(math.nan).tolist()
+    drawn = [[math.nan if each is None else float(each) for each in row] for row in page.data[0].z]
+    assert repr(painted) == repr(drawn)
+    said = [(text.get_text(), *text.get_position()) for text in flat.texts]
+    assert said == [(each.text, each.x + 0.5, each.y + 0.5) for each in page.layout.annotations]
+    assert flat.yaxis_inverted()
+    assert [each.get_text() for each in bar.get_xticklabels()] == ["local", "distant", "no lead"]
+    assert cube_painting.layers_png(found).startswith(b"\x89PNG")
 
 
 def test_a_record_comes_back(found):

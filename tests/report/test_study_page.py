@@ -181,13 +181,6 @@ def test_a_file_that_is_no_comparison_is_one_line(
     assert said in str(raised.value)
 
 
-def test_every_figure_is_an_image_too(told: Any, tmp_path: Path) -> None:
-    whole = _report(told)
-    paths = study_page.write_images(whole, tmp_path / "figures")
-    assert {path.stem for path in paths} == set(whole.charts)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-
-
 def test_the_page_is_seen_in_a_browser_without_a_network(
     told: Any, tmp_path: Path, browser: Any
 ) -> None:

@@ -12,6 +12,7 @@ from cubeopt.db import queue
 from cubeopt.errors import ConfigError, UnknownNameError
 from cubeopt.report import multiples, training, training_figures
 from cubeopt.report.multiples import Panel
+from cubeopt.report.multiples_page import figure
 from cubeopt.report.training import Choice, Track, Trainings
 from cubeopt.report.training_figures import Section
 from cubeopt.training.diagnosis import Kind
@@ -178,7 +179,7 @@ def test_a_short_run_and_the_full_one_are_one_track(
     assert (full.epochs, full.promoted_after) == ([13], None)
     assert (other.epochs, other.label, other.value) == ([1], "trial 0, seed 1", 0.75)
     shown = training.load(engine, "study", training.parse("0"))
-    shapes = panels(shown)["objective-validation-fvu"].figure["layout"]["shapes"]
+    shapes = figure(panels(shown)["objective-validation-fvu"])["layout"]["shapes"]
     assert [shape["x0"] for shape in shapes if shape["line"].get("dash") == "longdash"] == [12.5]
 
 
@@ -217,7 +218,7 @@ def test_what_a_run_lacks_is_said_and_not_drawn_as_zero(engine: Engine, plant: P
     shown = training.load(engine, "study", training.parse("0,1"))
     panel = panels(shown)["speed-device_utilisation"]
     assert panel.lacks == "not measured: trial 1"
-    assert [(trace["name"], trace["y"]) for trace in panel.figure["data"]] == [
+    assert [(trace["name"], trace["y"]) for trace in figure(panel)["data"]] == [
         ("trial 0", [87.5] * 12)
     ]
     rows = {row[0]: row[1:] for row in sections(shown)["speed"].rows}
@@ -228,13 +229,13 @@ def test_what_a_run_lacks_is_said_and_not_drawn_as_zero(engine: Engine, plant: P
 def test_losses_are_shown_as_they_are_or_weighted(engine: Engine, plant: Plant) -> None:
     plant(0, healthy())
     shown = training.load(engine, "study", [Choice(0)])
-    plain = panels(shown)["losses-train-loss-reconstruction"].figure["data"]
+    plain = figure(panels(shown)["losses-train-loss-reconstruction"])["data"]
     assert [trace["name"] for trace in plain] == ["trial 0", "trial 0, validation"]
     assert plain[0]["y"][:2] == [0.9, 0.81]
     assert plain[1]["y"][:2] == [0.99, 0.891]
     assert "losses-train-loss-ponder" in panels(shown)
     weighted = panels(shown, weighted=True)
-    assert weighted["losses-train-weighted-reconstruction"].figure["data"][0]["y"][0] == 1.8
+    assert figure(weighted["losses-train-weighted-reconstruction"])["data"][0]["y"][0] == 1.8
     assert "losses-train-weighted-ponder" not in weighted
     about = sections(shown, weighted=True)["losses"].about
     assert about.endswith("Always 0, and not drawn: ponder.")
@@ -244,13 +245,13 @@ def test_axes_have_units_and_norms_are_logarithmic(engine: Engine, plant: Plant)
     plant(0, healthy(**{"train/gradient_norm/gate": [0.0] * EPOCHS}))
     shown = training.load(engine, "study", [Choice(0)])
     for panel in panels(shown).values():
-        layout = panel.figure["layout"]
+        layout = figure(panel)["layout"]
         assert layout["xaxis"]["title"]["text"] == "epoch"
         assert layout["yaxis"]["title"]["text"]
-    norms = panels(shown)["gradient-norm-train-gradient_norm-gate"].figure
+    norms = figure(panels(shown)["gradient-norm-train-gradient_norm-gate"])
     assert norms["layout"]["yaxis"]["type"] == "log"
     assert norms["data"][0]["y"] == [1e-12] * EPOCHS  # where 0 would leave the axis
-    usage = panels(shown)["usage-0"].figure
+    usage = figure(panels(shown)["usage-0"])
     assert usage["layout"]["yaxis"]["range"] == [0, 100]
     colors = {trace["name"]: trace["line"]["color"] for trace in usage["data"]}
     assert colors == {"local": "#0072B2", "distant": "#009E73"}
@@ -266,7 +267,7 @@ def test_what_is_found_is_said_and_marked_where_it_shows(
     signs = [sign for sign in only(shown).signs if sign.kind == kind]
     assert [(each.subject, each.first, each.last) for each in signs] == [(subject, first, last)]
     assert (signs[0].track, signs[0].label) == ("0", "trial 0")
-    layout = panels(shown)[where].figure["layout"]
+    layout = figure(panels(shown)[where])["layout"]
     marks = [each for each in layout["annotations"] if each.get("name") == "sign"]
     assert f"{signs[0].number} {kind}" in [each["text"] for each in marks]
     assert [each["x"] for each in marks if str(kind) in each["text"]] == [first]
@@ -281,7 +282,7 @@ def test_a_healthy_training_has_no_marks(engine: Engine, plant: Plant) -> None:
     shown = training.load(engine, "study", [Choice(0)])
     assert shown.signs == []
     for panel in panels(shown).values():
-        assert [each["name"] for each in panel.figure["layout"]["annotations"]] in (
+        assert [each["name"] for each in figure(panel)["layout"]["annotations"]] in (
             [],
             ["baseline", "baseline"],
         )
@@ -297,14 +298,14 @@ def test_one_that_diverges_leaves_the_picture_and_the_others_stay_readable(
     panel = panels(shown)["losses-train-loss-reconstruction"]
     assert panel.lacks == "trial 1 leaves the picture, to 40"
     # The others lie between .2542 (validation .2824) and .99: the axis has as much again above.
-    low, high = panel.figure["layout"]["yaxis"]["range"]
+    low, high = figure(panel)["layout"]["yaxis"]["range"]
     lowest, highest = FALLING[11], 0.99
     span = highest - lowest
     assert (low, high) == (
         pytest.approx(lowest - 0.05 * span, rel=1e-4),
         pytest.approx(highest + 1.05 * span, rel=1e-4),
     )
-    assert "range" not in panels(shown)["speed-epoch_seconds"].figure["layout"]["yaxis"]
+    assert "range" not in figure(panels(shown)["speed-epoch_seconds"])["layout"]["yaxis"]
 
 
 def test_findings_are_counted_through(engine: Engine, plant: Plant) -> None:
