@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 from sqlalchemy import Engine
 
-from cubeopt.dashboard import app, door, server
+from cubeopt.dashboard import door, server
 from cubeopt.dashboard.context import Context
 from cubeopt.db import engine as db_engine
 from cubeopt.db.records import StudyRecord
@@ -98,7 +97,7 @@ def serving(engine: Engine, folder: Path, token: str | None = None) -> Iterator[
     """The dashboard over *engine* while the block runs."""
     context = Context(engine, Settings(folder, None, "WARNING"), door.at("127.0.0.1", token))
     storage = mirror.open_storage(db_engine.optuna_url(engine))
-    running = uvicorn.Server(server.configured(app.build(context, storage)))
+    running = server.Server(context, storage)
     opened = server.listening("127.0.0.1", 0)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [opened]})
     thread.start()

@@ -6,7 +6,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from sqlalchemy import Engine, text
@@ -73,16 +73,28 @@ def test_a_port_that_cannot_be_is_one_clear_line() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_cleanly_and_frees_the_port(
+def test_a_signal_ends_streams_in_order_and_frees_the_port(
     database_url: str, number: signal.Signals
 ) -> None:
-    with _served(database_url) as (url, process):
-        port = int(url.rstrip("/").rpartition(":")[2])
+    with _served(database_url) as (url, process), ExitStack() as opened:
+        streams = [
+            opened.enter_context(urllib.request.urlopen(f"{url}events/workers", timeout=60))
+            for _ in range(3)
+        ]
+        for stream in streams:
+            assert [stream.readline()[:3] for _ in range(5)] == [
+                b"id:",
+                b"eve",
+                b"dat",
+                b"ret",
+                b"\n",
+            ]
         process.send_signal(number)
+        # One that is cut, or that lasts until the server is out of patience, raises IncompleteRead.
+        assert [stream.read() for stream in streams] == [b"", b"", b""]
         said, complained = process.communicate(timeout=60)
     assert (process.returncode, said, complained) == (0, "stopped\n", "")
-    with _served(database_url, port) as (again, _):
-        assert again == url
+    server.listening("127.0.0.1", int(url.rstrip("/").rpartition(":")[2])).close()
 
 
 def test_a_signal_that_comes_before_it_listens_to_signals_stops_it(database_url: str) -> None:
