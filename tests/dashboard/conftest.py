@@ -175,8 +175,8 @@ class Viewer:
             self.troubles.append(f"{page.url}: {said.text}")
 
     def close(self) -> None:
-        for page in self.pages:
-            page.context.close()
+        while self.pages:
+            self.pages.pop().context.close()
 
 
 @pytest.fixture
