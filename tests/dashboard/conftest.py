@@ -93,12 +93,14 @@ def _read(answer: Any) -> Answer:
 
 
 @contextmanager
-def serving(engine: Engine, folder: Path, token: str | None = None) -> Iterator[Served]:
+def serving(
+    engine: Engine, folder: Path, token: str | None = None, port: int = 0
+) -> Iterator[Served]:
     """The dashboard over *engine* while the block runs."""
     context = Context(engine, Settings(folder, None, "WARNING"), door.at("127.0.0.1", token))
     storage = mirror.open_storage(db_engine.optuna_url(engine))
     running = server.Server(context, storage)
-    opened = server.listening("127.0.0.1", 0)
+    opened = server.listening("127.0.0.1", port)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [opened]})
     thread.start()
     try:

@@ -182,6 +182,7 @@ def test_what_a_worker_does_is_on_every_page_without_a_reload(
     _check_training(training, live)
     _check_workers(workers, dashboard, live)
     _check_optuna(optuna, live)
+    optuna.close()
     for page in (overview, study):
         arg, grown = live.epochs, f"stored => ({_EPOCHS})() > stored"
         page.wait_for_function(grown, arg=arg, timeout=_LIMIT)
