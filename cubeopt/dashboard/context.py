@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from cubeopt.dashboard import assets, headers, wording
 from cubeopt.dashboard.door import Door
+from cubeopt.dashboard.events import Watches
 from cubeopt.db.engine import Engine
 from cubeopt.settings import Settings
 
@@ -23,6 +24,7 @@ class Context:
     engine: Engine
     settings: Settings
     door: Door = field(default_factory=Door)
+    watches: Watches = field(default_factory=Watches)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 What is watched (the runs of some trials, the workers) is looked at about twice a second, by one
 poller however many watch it, and by none when nobody does. A viewer that reconnects says what it
-has seen last and hears of nothing that it knows.
+has seen last and hears of nothing that it knows. The streams end themselves when the server stops.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ _SHARE = 50.0  # times as long as a look took: at most a fiftieth of one connect
 _LONGEST = 5.0  # between two looks, however slow the storage is
 _PING_SECONDS = 15.0
 _RETRY_MILLISECONDS = 1000  # until a browser connects again
+_GRACE_SECONDS = 2.0  # for a stream to end in order before sse-starlette cuts it off
 
 Look = Callable[[], str]
 
@@ -36,34 +37,53 @@ def digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def answer(request: Request, key: Hashable, look: Look, seconds: float = SECONDS) -> Response:
-    """A stream of the marks that *look* gives, each when it is another than the one before.
+class Watches:
+    """All that is watched on one server. Belongs to its event loop."""
 
-    Belongs to the event loop. Those who ask with the same *key* share one poller.
-    """
-    watches: dict[Hashable, Watch] | None = getattr(request.app.state, "watches", None)
-    if watches is None:
-        watches = request.app.state.watches = {}
-    seen = request.headers.get("last-event-id", "")
-    stream = _told(watches, key, look, seconds, seen)
-    return EventSourceResponse(stream, ping=_PING_SECONDS, send_timeout=_PING_SECONDS, sep="\n")
+    def __init__(self) -> None:
+        self._open: dict[Hashable, Watch] = {}
+        self._ended = False
 
+    def answer(
+        self, request: Request, key: Hashable, look: Look, seconds: float = SECONDS
+    ) -> Response:
+        """A stream of the marks that *look* gives, each when it is another than the one before.
 
-async def _told(
-    watches: "dict[Hashable, Watch]", key: Hashable, look: Look, seconds: float, seen: str
-) -> AsyncIterator[dict[str, str | int]]:
-    watch = watches.get(key)
-    if watch is None:
-        watch = watches[key] = Watch(look, seconds)
-    try:
-        async for mark, trouble in watch.changes(seen):
-            if trouble:
-                yield {"event": "trouble", "data": json.dumps(trouble)}
-            else:
-                yield {"event": "changed", "id": mark, "data": mark, "retry": _RETRY_MILLISECONDS}
-    finally:
-        if not watch.viewers and watches.get(key) is watch:
-            del watches[key]
+        Those who ask with the same *key* share one poller.
+        """
+        stream = self._told(key, look, seconds, request.headers.get("last-event-id", ""))
+        return EventSourceResponse(
+            stream,
+            ping=_PING_SECONDS,
+            send_timeout=_PING_SECONDS,
+            sep="\n",
+            shutdown_grace_period=_GRACE_SECONDS,
+        )
+
+    def end(self) -> None:
+        """Let every stream end where it is, and those that are asked for later begin with that."""
+        self._ended = True
+        for watch in self._open.values():
+            watch.end()
+
+    async def _told(
+        self, key: Hashable, look: Look, seconds: float, seen: str
+    ) -> AsyncIterator[dict[str, str | int]]:
+        if self._ended:
+            return
+        watch = self._open.get(key)
+        if watch is None:
+            watch = self._open[key] = Watch(look, seconds)
+        try:
+            async for mark, trouble in watch.changes(seen):
+                if trouble:
+                    yield {"event": "trouble", "data": json.dumps(trouble)}
+                else:
+                    told = {"event": "changed", "id": mark, "data": mark}
+                    yield {**told, "retry": _RETRY_MILLISECONDS}
+        finally:
+            if not watch.viewers and self._open.get(key) is watch:
+                del self._open[key]
 
 
 class Watch:
@@ -74,6 +94,7 @@ class Watch:
         self._now = ("", "")  # the mark, or why there is none
         self._turn = asyncio.Event()  # set and replaced when there is something to tell
         self._poller: asyncio.Task[None] | None = None
+        self._ended = False
         self.viewers = 0
 
     async def changes(self, seen: str = "") -> AsyncIterator[tuple[str, str]]:
@@ -83,7 +104,7 @@ class Watch:
             self._poller = asyncio.create_task(self._poll())
         known = (seen, "")
         try:
-            while True:
+            while not self._ended:
                 turn, now = self._turn, self._now
                 if now not in (("", ""), known):
                     known = now
@@ -94,6 +115,11 @@ class Watch:
             self.viewers -= 1
             if not self.viewers:
                 await self._stop()
+
+    def end(self) -> None:
+        """There is nothing more to tell."""
+        self._ended = True
+        self._turn.set()
 
     async def _poll(self) -> None:
         while True:

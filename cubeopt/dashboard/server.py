@@ -1,5 +1,6 @@
 """The server of the dashboard: one process, one address, until Ctrl-C or SIGTERM."""
 
+import gc
 import logging
 import signal
 import socket
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
+from optuna.storages import RDBStorage
 
 from cubeopt.dashboard import app
 from cubeopt.dashboard.context import Context
@@ -17,10 +18,12 @@ from cubeopt.search import mirror
 
 logger = logging.getLogger(__name__)
 
+Ready = Callable[[str], None]
+
 _LEAVE_SECONDS = 3  # for answers that are under way when the server is told to stop
 
 
-def serve(context: Context, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(context: Context, host: str, port: int, ready: Ready) -> None:
     """Serve the dashboard until Ctrl-C or SIGTERM; *ready* is given its address.
 
     Optuna's tables are made if they are not there. Belongs to the main thread, which alone
@@ -29,7 +32,9 @@ def serve(context: Context, host: str, port: int, ready: Callable[[str], None]) 
     with engines.translated("Optuna's tables"), mirror.translated():
         storage = mirror.open_storage(engines.optuna_url(context.engine))
     try:
-        _serve(app.build(context, storage), listening(host, port), host, ready)
+        server = Server(context, storage)
+        gc.freeze()  # what was imported stays: to look through it at the end takes half a second
+        _serve(server, listening(host, port), host, ready)
     finally:
         storage.engine.dispose()
 
@@ -54,9 +59,7 @@ def listening(host: str, port: int) -> socket.socket:
     return opened
 
 
-def _serve(served: ASGIApp, opened: socket.socket, host: str, ready: Callable[[str], None]) -> None:
-    server = uvicorn.Server(configured(served))
-
+def _serve(server: uvicorn.Server, opened: socket.socket, host: str, ready: Ready) -> None:
     def stopped(number: int, frame: FrameType | None) -> None:
         """Hears a signal that comes before uvicorn does, and then the one that it hands on."""
         server.should_exit = True
@@ -73,14 +76,22 @@ def _serve(served: ASGIApp, opened: socket.socket, host: str, ready: Callable[[s
             signal.signal(number, handler)
 
 
-def configured(served: ASGIApp) -> uvicorn.Config:
-    """How *served* is run, over a socket that listens already."""
-    return uvicorn.Config(
-        served,
-        log_config=None,
-        log_level=logging.CRITICAL,  # what a person can do something about, we say ourselves
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=_LEAVE_SECONDS,
-    )
+class Server(uvicorn.Server):
+    """The dashboard over a socket that listens already."""
+
+    def __init__(self, context: Context, storage: RDBStorage) -> None:
+        self._watches = context.watches
+        config = uvicorn.Config(
+            app.build(context, storage),
+            log_config=None,
+            log_level=logging.CRITICAL,  # what a person can do something about, we say ourselves
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=_LEAVE_SECONDS,
+        )
+        super().__init__(config)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._watches.end()  # their streams would last as long as somebody looks
+        await super().shutdown(sockets)

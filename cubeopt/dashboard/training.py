@@ -86,7 +86,8 @@ async def _events(request: Request) -> Response:
     engine, name, chosen = _asked(request)
     await run_in_threadpool(records.study, engine, name)
     key = ("training", name, tuple(training.watched(chosen) or ()))
-    return events.answer(request, key, lambda: _mark(engine, name, chosen))
+    watches = context.of(request).watches
+    return watches.answer(request, key, lambda: _mark(engine, name, chosen))
 
 
 def _asked(request: Request) -> tuple[Engine, str, list[Choice]]:

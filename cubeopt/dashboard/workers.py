@@ -7,7 +7,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from cubeopt.dashboard import context, events
-from cubeopt.db.engine import Engine
 from cubeopt.report import crew
 from cubeopt.report.crew import Crew
 
@@ -41,8 +40,10 @@ def _now(request: Request) -> Response:
 
 
 async def _events(request: Request) -> Response:
-    engine: Engine = context.of(request).engine
-    return events.answer(request, "workers", lambda: _mark(crew.load(engine)), _SECONDS)
+    given = context.of(request)
+    return given.watches.answer(
+        request, "workers", lambda: _mark(crew.load(given.engine)), _SECONDS
+    )
 
 
 def _mark(found: Crew) -> str:

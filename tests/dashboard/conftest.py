@@ -15,12 +15,11 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 from sqlalchemy import Engine
 
-from cubeopt.dashboard import app, door, server
+from cubeopt.dashboard import door, server
 from cubeopt.dashboard.context import Context
 from cubeopt.db import engine as db_engine
 from cubeopt.db.records import StudyRecord
@@ -107,12 +106,14 @@ def _read(answer: Any) -> Answer:
 
 
 @contextmanager
-def serving(engine: Engine, folder: Path, token: str | None = None) -> Iterator[Served]:
+def serving(
+    engine: Engine, folder: Path, token: str | None = None, port: int = 0
+) -> Iterator[Served]:
     """The dashboard over *engine* while the block runs."""
     context = Context(engine, Settings(folder, None, "WARNING"), door.at("127.0.0.1", token))
     storage = mirror.open_storage(db_engine.optuna_url(engine))
-    running = uvicorn.Server(server.configured(app.build(context, storage)))
-    opened = server.listening("127.0.0.1", 0)
+    running = server.Server(context, storage)
+    opened = server.listening("127.0.0.1", port)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [opened]})
     thread.start()
     try:
@@ -189,8 +190,8 @@ class Viewer:
             self.troubles.append(f"{page.url}: {said.text}")
 
     def close(self) -> None:
-        for page in self.pages:
-            page.context.close()
+        while self.pages:
+            self.pages.pop().context.close()
 
 
 @pytest.fixture

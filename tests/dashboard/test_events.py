@@ -4,7 +4,7 @@ import asyncio
 import urllib.request
 from collections.abc import Iterator
 
-from cubeopt.dashboard.events import Watch, digest
+from cubeopt.dashboard.events import Watch, Watches, digest
 from cubeopt.errors import StorageLostError
 
 from .conftest import Served, run
@@ -66,6 +66,24 @@ def test_a_storage_that_fails_is_told_and_so_is_its_return() -> None:
 
     async def test() -> None:
         assert await heard(watch, 3) == [("a", ""), ("", str(gone)), ("a", "")]
+
+    run(test)
+
+
+def test_when_the_server_stops_streams_end_and_those_asked_for_later_at_once() -> None:
+    watches = Watches()
+    looks = Looks("a")
+
+    async def test() -> None:
+        early = [watches._told("key", looks, 0.01, "") for _ in range(2)]
+        assert [(await anext(stream))["id"] for stream in early] == ["a", "a"]
+        waiting = [asyncio.ensure_future(anext(stream, None)) for stream in early]
+        await asyncio.sleep(0)
+        watches.end()
+        assert await asyncio.gather(*waiting) == [None, None]
+        told = looks.count
+        assert [each async for each in watches._told("key", looks, 0.01, "")] == []
+        assert looks.count == told
 
     run(test)
 

@@ -87,6 +87,31 @@ def test_a_person_logs_in_by_a_form_and_out_again(
     assert guarded.ask("/data/overview", Cookie=kept).status == 401
 
 
+def test_pages_whose_server_was_started_again_ask_for_the_token(
+    module_engine: Engine, tmp_path: Path, viewer: Viewer
+) -> None:
+    def log_in() -> None:
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        page.locator("#live", has_text="live").wait_for()
+
+    with serving(module_engine, tmp_path, TOKEN) as served:
+        page = viewer.open(f"{served.url}/workers")
+        log_in()
+        overview = page.context.new_page()
+        overview.goto(f"{served.url}/")
+    page.locator("#live", has_text="does not answer").wait_for()
+    with serving(module_engine, tmp_path, TOKEN, int(served.url.rpartition(":")[2])):
+        overview.get_by_label("Token").wait_for()
+        assert overview.url == f"{served.url}/login?next=/"
+        page.get_by_label("Token").wait_for()
+        assert page.url == f"{served.url}/login?next=%2Fworkers"
+        log_in()
+        viewer.close()
+    lost = "net::ERR_CONNECTION_REFUSED", "401 (Unauthorized)"
+    viewer.troubles = [each for each in viewer.troubles if not each.endswith(lost)]
+
+
 @pytest.mark.parametrize(
     ("asked", "led"),
     [

@@ -65,12 +65,3 @@ def test_a_name_and_a_reason_with_markup_are_text(dashboard: Served, viewer: Vie
     page.get_by_text("and now this").wait_for()
     assert page.get_by_role("heading", name=HOSTILE).inner_text() == HOSTILE
     assert page.locator("main script").count() == 0
-
-
-def test_a_dashboard_that_is_gone_is_said(dashboard: Served, viewer: Viewer) -> None:
-    page = viewer.open(f"{dashboard.url}/")
-    page.route("**/overview", lambda route: route.abort())
-    page.get_by_text("Not up to date: the dashboard does not answer.").wait_for()
-    page.unroute("**/overview")
-    page.locator("#trouble").wait_for(state="hidden")
-    viewer.troubles = [each for each in viewer.troubles if "ERR_FAILED" not in each]

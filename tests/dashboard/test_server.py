@@ -5,14 +5,20 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
+from playwright.sync_api import Page
 from sqlalchemy import Engine, text
 
 from cubeopt.dashboard import server
+from cubeopt.db import queue
 from cubeopt.errors import CubeoptError
+
+from .conftest import Viewer
+from .test_studies import Watched
 
 _SERVE = """
 import pathlib, sys
@@ -73,19 +79,93 @@ def test_a_port_that_cannot_be_is_one_clear_line() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_cleanly_and_frees_the_port(
+def test_a_signal_ends_streams_in_order_and_frees_the_port(
     database_url: str, number: signal.Signals
 ) -> None:
-    with _served(database_url) as (url, process):
-        port = int(url.rstrip("/").rpartition(":")[2])
+    with _served(database_url) as (url, process), ExitStack() as opened:
+        streams = [
+            opened.enter_context(urllib.request.urlopen(f"{url}events/workers", timeout=60))
+            for _ in range(3)
+        ]
+        for stream in streams:
+            assert [stream.readline()[:3] for _ in range(5)] == [
+                b"id:",
+                b"eve",
+                b"dat",
+                b"ret",
+                b"\n",
+            ]
         process.send_signal(number)
+        # One that is cut, or that lasts until the server is out of patience, raises IncompleteRead.
+        assert [stream.read() for stream in streams] == [b"", b"", b""]
         said, complained = process.communicate(timeout=60)
     assert (process.returncode, said, complained) == (0, "stopped\n", "")
-    with _served(database_url, port) as (again, _):
-        assert again == url
+    server.listening("127.0.0.1", int(url.rstrip("/").rpartition(":")[2])).close()
 
 
 def test_a_signal_that_comes_before_it_listens_to_signals_stops_it(database_url: str) -> None:
     command = [sys.executable, "-W", "error", "-c", _STOPPED_EARLY, database_url, "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+
+
+_SAYS = {  # page: what says whether it is up to date
+    "/": "#trouble",
+    "/studies/one": "#trouble",
+    "/studies/one/training": "#live",
+    "/workers": "#live",
+}
+
+
+def test_pages_that_lost_their_server_say_so_and_go_on_by_themselves(
+    engine: Engine, database_url: str, viewer: Viewer, axe: Callable[[Page], None]
+) -> None:
+    watched = Watched(engine, "one")
+    watched.report(11, 1, 0.5)
+    with _served(database_url) as (url, process):
+        pages = {path: viewer.open(url.rstrip("/") + path) for path in _SAYS}
+        _wait_for(pages, epochs=1, workers=1)
+        for page in pages.values():
+            page.evaluate("window.same = true")
+        asked = _streams_asked_for(pages["/workers"])
+        process.kill()
+        process.wait()
+        for path, place in _SAYS.items():
+            pages[path].locator(place, has_text="does not answer").wait_for()
+    watched.report(11, 2, 0.4)
+    queue.register(engine, "second", "lab", 2, "cpu", {})
+    while len(asked) < 2:
+        pages["/workers"].wait_for_timeout(100)
+    assert asked[1] - asked[0] > 1.9  # seconds: the first time it waited for one
+    for path in ("/", "/workers"):
+        axe(pages[path])
+    with _served(database_url, int(url.rstrip("/").rpartition(":")[2])):
+        _wait_for(pages, epochs=2, workers=2)
+        for path, place in _SAYS.items():
+            pages[path].locator(place, has_text="does not answer").wait_for(state="hidden")
+        assert all(page.evaluate("window.same") for page in pages.values())  # none was loaded again
+        viewer.close()
+    lost = "net::ERR_CONNECTION_REFUSED", "net::ERR_INCOMPLETE_CHUNKED_ENCODING"
+    viewer.troubles = [each for each in viewer.troubles if not each.endswith(lost)]
+
+
+def _wait_for(pages: dict[str, Page], epochs: int, workers: int) -> None:
+    overview, study, training, crew = pages.values()
+    overview.locator("dt", has_text="Epochs").locator("+ dd", has_text=f"{epochs}").wait_for()
+    study.locator("#facts dt", has_text="epochs").locator("+ dd", has_text=f"{epochs}").wait_for()
+    training.locator("[data-fact=epoch]", has_text=f"{epochs}/3").wait_for()
+    crew.locator("[data-fact=workers]", has_text=f"{workers}").wait_for()
+
+
+def _streams_asked_for(page: Page) -> list[float]:
+    """The moments, in seconds, at which *page* asks for a stream from now on."""
+    moments: list[float] = []
+    session = page.context.new_cdp_session(page)
+
+    def sent(event: dict[str, Any]) -> None:
+        if event["type"] == "EventSource":
+            moments.append(event["timestamp"])
+
+    session.on("Network.requestWillBeSent", sent)
+    session.send("Network.enable")
+    return moments

@@ -1,40 +1,52 @@
 // What pages that change by themselves have in common: to hear of news, and to put them in place.
 //
 // follow(address, seen, say): calls *seen* with each mark that /events tells, while the page is
-// looked at. A hidden page hears nothing and asks for nothing; shown again, it catches up.
+// looked at. A hidden page hears nothing and asks for nothing; shown again, it catches up. One that
+// has lost the server says so, tries again, ever more rarely, and goes on where it was.
+import { fetched } from "./charts.js";
+
+const SOONEST = 1000; // milliseconds until the first new try; each further one waits twice as long
+const LATEST = 10_000;
 
 /** Hear of changes at *address*; the function that it returns ends that. */
 export function follow(address, seen, say) {
   let source = null;
+  let timer = null;
+  let wait = SOONEST;
   const open = () => {
+    clearTimeout(timer);
     if (source || document.hidden) return;
     source = new EventSource(address);
-    source.addEventListener("open", () => say("live"));
+    source.addEventListener("open", () => {
+      wait = SOONEST;
+      say("live");
+    });
     source.addEventListener("changed", (event) => {
       say("live");
       seen(event.data);
     });
     source.addEventListener("trouble", (event) => say(`not up to date: ${JSON.parse(event.data)}`));
-    source.addEventListener("error", () => {
-      say("not up to date: the dashboard does not answer; trying again");
-      if (source.readyState === EventSource.CLOSED) {
-        close();
-        timer = setTimeout(open, 3000);
-      }
-    });
+    source.addEventListener("error", lost);
+  };
+  const lost = () => {
+    const refused = source.readyState === EventSource.CLOSED; // with an answer, and what it says
+    close();
+    say("not up to date: the dashboard does not answer; trying again");
+    timer = setTimeout(open, wait);
+    wait = Math.min(2 * wait, LATEST);
+    if (refused) fetched(address, { method: "HEAD" }).catch(({ message }) => say(`not up to date: ${message}`));
   };
   const close = () => {
+    clearTimeout(timer);
     source?.close();
     source = null;
   };
   const turn = () => (document.hidden ? close() : open());
-  let timer = null;
   document.addEventListener("visibilitychange", turn);
   addEventListener("pagehide", close);
   addEventListener("pageshow", open);
   open();
   return () => {
-    clearTimeout(timer);
     document.removeEventListener("visibilitychange", turn);
     removeEventListener("pagehide", close);
     removeEventListener("pageshow", open);

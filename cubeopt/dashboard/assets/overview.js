@@ -23,21 +23,23 @@ let shown = "";
 
 async function look() {
   if (document.hidden) return;
-  try {
-    const answer = await fetch("/overview", { redirect: "error" });
-    if (!answer.ok) throw new Error(`it answered ${answer.status}`);
-    const text = await answer.text();
-    trouble.hidden = true;
-    if (text === shown) return dress();
-    shown = text;
-    const focused = document.activeElement?.getAttribute("href");
-    now.innerHTML = text; // made by the server, which escapes whatever came from people
-    dress();
-    if (focused) now.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
-  } catch {
-    trouble.textContent = "Not up to date: the dashboard does not answer.";
-    trouble.hidden = false;
-  }
+  const answer = await fetch("/overview", { redirect: "error" }).catch(() => null);
+  const text = answer?.ok ? await answer.text().catch(() => null) : null;
+  if (text !== null) return show(text);
+  if (answer?.status === 401) return location.assign("/login?next=/"); // started anew, it knows nobody
+  const said = answer && !answer.ok ? `answered ${answer.status}` : "does not answer";
+  trouble.textContent = `Not up to date: the dashboard ${said}.`;
+  trouble.hidden = false;
+}
+
+function show(text) {
+  trouble.hidden = true;
+  if (text === shown) return dress();
+  shown = text;
+  const focused = document.activeElement?.getAttribute("href");
+  now.innerHTML = text; // made by the server, which escapes whatever came from people
+  dress();
+  if (focused) now.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
 dress();
