@@ -36,7 +36,7 @@ def _page(request: Request) -> Response:
         epochs = cube_runs.epochs(given.engine, given.settings.checkpoints_dir, name, key)
     chosen = _epoch(request, epochs) if epochs else None
     if chosen is not None:
-        _analyst(request).ask(epochs[chosen])  # which begins while the browser reads its scripts
+        analyst(request).ask(epochs[chosen])  # which begins while the browser reads its scripts
     return context.page(
         request,
         "cube.html",
