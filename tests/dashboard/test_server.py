@@ -145,8 +145,7 @@ def test_pages_that_lost_their_server_say_so_and_go_on_by_themselves(
             pages[path].locator(place, has_text="does not answer").wait_for(state="hidden")
         assert all(page.evaluate("window.same") for page in pages.values())  # none was loaded again
         viewer.close()
-    lost = "net::ERR_CONNECTION_REFUSED", "net::ERR_INCOMPLETE_CHUNKED_ENCODING"
-    viewer.troubles = [each for each in viewer.troubles if not each.endswith(lost)]
+    viewer.troubles = [each for each in viewer.troubles if "net::ERR_" not in each]
 
 
 def _wait_for(pages: dict[str, Page], epochs: int, workers: int) -> None:
