@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cubeopt.training import device as devices
 from cubeopt.training.accumulation import Accumulation
 from cubeopt.training.losses import TERMS
 from cubeopt.training.optim import Pace, PackAdamW
@@ -86,6 +87,35 @@ class _Masks(NamedTuple):
     balanced: Bool[Tensor, "G K"]
 
 
+class Factors(NamedTuple):
+    """What the terms of G slots are multiplied by: a function of tensors alone.
+
+    Of slots none of which learns there is nothing but what is given.
+    """
+
+    given: Float[Tensor, "G K"]
+    learned: Float[Tensor, "G K"] | None = None
+    uncertain: Bool[Tensor, "G K"] | None = None  # what is learned is a log-variance
+    balanced: Bool[Tensor, "G K"] | None = None  # or a factor; None where none is
+
+    def coefficients(self) -> Float[Tensor, "G K"]:
+        """The factors themselves."""
+        if self.learned is None or self.uncertain is None:
+            return self.given
+        halved = 0.5 * torch.exp(-self.learned) * self.given
+        uncertain = torch.where(self.uncertain, halved, self.given)
+        if self.balanced is None:
+            return uncertain
+        return torch.where(self.balanced, self.learned * self.given, uncertain)
+
+    def total(self, weighted: Float[Tensor, "G K"]) -> Float[Tensor, " G"]:
+        """The loss, from *weighted* terms."""
+        if self.learned is None or self.uncertain is None:
+            return weighted.sum(1)
+        halves = torch.where(self.uncertain, 0.5 * self.learned, 0.0)
+        return weighted.sum(1) + halves.sum(1)
+
+
 class Weighting:
     """The weights of P slots, and what their trials have learned about them.
 
@@ -108,10 +138,6 @@ class Weighting:
     def learns(self) -> bool:
         """Whether some slot has weights that follow a gradient."""
         return any(each.weighting in _LEARNED for each in self._knobs)
-
-    def balances(self, slots: Sequence[int]) -> bool:
-        """Whether some of *slots* needs the norms of `norms`."""
-        return any(self._knobs[slot].weighting == "gradnorm" for slot in slots)
 
     def fill(self, slot: int, knobs: LossKnobs, group: int, kept: Mapping[str, Tensor]) -> None:
         """A trial is in *slot*, of *group* batches to an update, with what `kept` gave for it."""
@@ -139,23 +165,16 @@ class Weighting:
         gathered = self._gathered.row(slot) if self._knobs[slot].weighting in _LEARNED else None
         return found if gathered is None else {**found, "weighting_gathered": gathered}
 
-    def coefficients(self, slots: Sequence[int], progress: Sequence[float]) -> Float[Tensor, "G K"]:
-        """What the terms of *slots* are multiplied by, at the *progress* of their full runs."""
+    def factors(self, slots: Sequence[int], progress: Sequence[float]) -> Factors:
+        """Those of *slots*, at the *progress* of their full runs."""
         given = self._given(tuple(slots), progress)
         masks = self._masks(tuple(slots))
         if masks is None:
-            return given
-        learned = self._learned[list(slots)]
-        uncertain = torch.where(masks.uncertain, 0.5 * torch.exp(-learned) * given, given)
-        return torch.where(masks.balanced, learned * given, uncertain)
-
-    def total(self, slots: Sequence[int], weighted: Float[Tensor, "G K"]) -> Float[Tensor, " G"]:
-        """The loss of *slots*, from their *weighted* terms."""
-        masks = self._masks(tuple(slots))
-        if masks is None:
-            return weighted.sum(1)
-        halves = torch.where(masks.uncertain, 0.5 * self._learned[list(slots)], 0.0)
-        return weighted.sum(1) + halves.sum(1)
+            return Factors(given)
+        # A whole pack's are given as they lie, and stay where they are.
+        learned = self._learned if len(slots) == len(self._learned) else self._learned[list(slots)]
+        balanced = masks.balanced if self._balances(slots) else None
+        return Factors(given, learned, masks.uncertain, balanced)
 
     def gradient(
         self,
@@ -201,6 +220,9 @@ class Weighting:
             self._means[slot] = torch.stack([self._means[slot, 1], last])
             self._fixed.clear()
 
+    def _balances(self, slots: Sequence[int]) -> bool:
+        return any(self._knobs[slot].weighting == "gradnorm" for slot in slots)
+
     def _memory(self, slot: int) -> dict[str, Tensor]:
         """The tensors whose row *slot* the weighting of its trial needs to go on."""
         return {
@@ -217,7 +239,7 @@ class Weighting:
         """The weights of *slots* but for what is learned; kept until something changes them."""
         if slots not in self._fixed:
             rows = [self._weights(*each) for each in zip(slots, progress, strict=True)]
-            found = torch.tensor(rows, dtype=self._learned.dtype, device=self._learned.device)
+            found = devices.tensor(rows, self._learned.dtype, self._learned.device)
             if any(self._knobs[slot].weighting == "annealed" for slot in slots):
                 return found
             self._fixed[slots] = found
@@ -274,7 +296,7 @@ class Weighting:
 
     def _column(self, rows: Sequence[int], knob: str) -> Float[Tensor, "G 1"]:
         values = [[getattr(self._knobs[slot], knob)] for slot in rows]
-        return torch.tensor(values, dtype=self._learned.dtype, device=self._learned.device)
+        return devices.tensor(values, self._learned.dtype, self._learned.device)
 
 
 def _mean(values: Float[Tensor, "G K"], chosen: Bool[Tensor, "G K"]) -> Float[Tensor, "G 1"]:
