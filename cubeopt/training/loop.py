@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,8 +19,8 @@ from torch import Tensor
 from cubeopt.errors import ConfigError
 from cubeopt.lattice.cube import Cube
 from cubeopt.lattice.pack import Columns, columns, computes_together
+from cubeopt.training import captured, gradient, losses, metrics, noise, optim
 from cubeopt.training import device as devices
-from cubeopt.training import gradient, losses, metrics, noise, optim
 from cubeopt.training.accumulation import Accumulation
 from cubeopt.training.averaging import Averaging
 from cubeopt.training.feed import Feed
@@ -73,8 +74,14 @@ class PackRun:
     """P slots of one shape that step together; a slot is filled, read and emptied at any step."""
 
     def __init__(
-        self, shape: CubeShape, width: int, feed: Feed, dtype: torch.dtype = torch.float32
+        self,
+        shape: CubeShape,
+        width: int,
+        feed: Feed,
+        dtype: torch.dtype = torch.float32,
+        graphs: bool = True,
     ) -> None:
+        """*graphs*: whether a GPU may record passes (see `captured`)."""
         if shape.embedding_size != feed.dataset.embeddings.shape[1]:
             raise ConfigError(
                 f"embedding_size is {shape.embedding_size}, but the dataset "
@@ -94,6 +101,14 @@ class PackRun:
         self._slots: list[Slot | None] = [None] * width
         self.steps_per_epoch = feed.steps_per_epoch(shape.batch_size)
         self._meter = Meter(feed.device)
+        self._compute = partial(gradient.found, self.cube)
+        stays = (self.arena, self._weighting.learned)
+        self._graphs = captured.graphs(self._compute, stays, feed.device) if graphs else None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last step took as long as the next ones will: nothing is left to try."""
+        return self._graphs is None or self._graphs.settled
 
     @property
     def free(self) -> list[int]:
@@ -223,7 +238,11 @@ class PackRun:
 
     def _pass(self, slots: list[int]) -> _Pass:
         """What these slots say of their next batch."""
-        found = gradient.found(self.cube, self._given(slots))
+        given = self._given(slots)
+        if self._graphs is None:
+            found = self._compute(given)
+        else:
+            found = self._graphs(given, max(self._held(slot).left for slot in self.busy))
         slope = self._weighting.gradient(slots, found.terms, found.weighted, found.norms)
         return _Pass(found.gradient, found.numbers, slope)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from cubeopt.training import device as devices
@@ -135,6 +135,11 @@ class Weighting:
         self._kinds: dict[tuple[int, ...], _Masks] = {}
 
     @property
+    def learned(self) -> Float[Tensor, "P K"]:
+        """What the slots have learned; always the same tensor."""
+        return self._learned
+
+    @property
     def learns(self) -> bool:
         """Whether some slot has weights that follow a gradient."""
         return any(each.weighting in _LEARNED for each in self._knobs)
@@ -190,10 +195,12 @@ class Weighting:
         slope = torch.where(masks.uncertain, 0.5 - weighted, 0.0)
         if norms is None:
             return slope
-        rows = list(slots)
+        rows = self._rows(slots)
         first = self._first[rows]
         self._first[rows] = torch.where(first == 0.0, terms, first)
-        return torch.where(masks.balanced, self._pull(rows, masks.balanced, terms, norms), slope)
+        asymmetry = self._column(slots, "gradnorm_asymmetry")
+        pull = self._pull(rows, masks.balanced, terms, norms, asymmetry)
+        return torch.where(masks.balanced, pull, slope)
 
     @torch.no_grad()
     def update(self, gradient: Float[Tensor, "P K"], counts: Sequence[int], pace: Pace) -> None:
@@ -211,7 +218,8 @@ class Weighting:
             resting = [slot for slot in range(len(counts)) if slot not in uncertain]
             self._adam.step(self._learned, mean, pace, resting)
         if balanced := moved["gradnorm"]:
-            self._learned[balanced] = self._rebalanced(balanced, mean[balanced])
+            rows = self._rows(balanced)
+            self._learned[rows] = self._rebalanced(balanced, rows, mean[rows])
 
     def epoch_ended(self, slot: int, means: Sequence[float]) -> None:
         """The terms of *slot* had these *means* over the epoch that ended."""
@@ -261,18 +269,20 @@ class Weighting:
             return None
         if slots not in self._kinds:
             marks = [
-                torch.stack([weighed(each, names) & (each.weighting == name) for each in chosen])
+                [(weighed(each, names) & (each.weighting == name)).tolist() for each in chosen]
                 for name, names in _LEARNED.items()
             ]
-            self._kinds[slots] = _Masks(*(each.to(self._learned.device) for each in marks))
+            device = self._learned.device
+            self._kinds[slots] = _Masks(*(devices.tensor(m, torch.bool, device) for m in marks))
         return self._kinds[slots]
 
     def _pull(
         self,
-        rows: list[int],
+        rows: Int64[Tensor, " G"],
         balanced: Bool[Tensor, "G K"],
         terms: Float[Tensor, "G K"],
         norms: Float[Tensor, "G K"],
+        asymmetry: Float[Tensor, "G 1"],
     ) -> Float[Tensor, "G K"]:
         """d/dfactor of sum |G - mean(G) rate^asymmetry|, what is subtracted taken as constant.
 
@@ -281,21 +291,25 @@ class Weighting:
         sizes = self._learned[rows] * norms
         left = terms / self._first[rows].clamp(min=_TINY)
         rate = (left / _mean(left, balanced)).clamp(min=_TINY)
-        target = _mean(sizes, balanced) * torch.exp(
-            self._column(rows, "gradnorm_asymmetry") * rate.log()
-        )
+        target = _mean(sizes, balanced) * torch.exp(asymmetry * rate.log())
         return (sizes - target).sign() * norms
 
-    def _rebalanced(self, rows: list[int], gradient: Float[Tensor, "G K"]) -> Float[Tensor, "G K"]:
-        """The factors after a step down *gradient*; their sum is their number again."""
-        masks = self._masks(tuple(rows))
+    def _rebalanced(
+        self, slots: Sequence[int], rows: Int64[Tensor, " G"], gradient: Float[Tensor, "G K"]
+    ) -> Float[Tensor, "G K"]:
+        """The factors of *slots* after a step down *gradient*; their sum is their number again."""
+        masks = self._masks(tuple(slots))
         assert masks is not None
-        moved = self._learned[rows] - self._column(rows, "gradnorm_rate") * gradient
+        moved = self._learned[rows] - self._column(slots, "gradnorm_rate") * gradient
         moved = moved.clamp(min=_SMALLEST)
         return torch.where(masks.balanced, moved / _mean(moved, masks.balanced), 1.0)
 
-    def _column(self, rows: Sequence[int], knob: str) -> Float[Tensor, "G 1"]:
-        values = [[getattr(self._knobs[slot], knob)] for slot in rows]
+    def _rows(self, slots: Sequence[int]) -> Int64[Tensor, " G"]:
+        """*slots* as an index that lies on the device: for a list a GPU would be waited for."""
+        return devices.tensor(slots, torch.int64, self._learned.device)
+
+    def _column(self, slots: Sequence[int], knob: str) -> Float[Tensor, "G 1"]:
+        values = [[getattr(self._knobs[slot], knob)] for slot in slots]
         return devices.tensor(values, self._learned.dtype, self._learned.device)
 
 
