@@ -32,6 +32,7 @@ class PretendedGpu:
         told = {
             "mem_get_info": (1 << 30, 2 << 30),
             "max_memory_allocated": 1 << 20,
+            "synchronize": None,
             "get_device_properties": SimpleNamespace(uuid="pretended"),
         }
         for name, answer in told.items():
@@ -128,7 +129,9 @@ class _Calls(TorchFunctionMode):
                 here, rest = bool(gpu.holds(each)), [*rest, each.dtype]
             elif isinstance(each, str | torch.device):
                 here = torch.device(each).type == "cuda"
-            else:
+            elif isinstance(each, bool):
+                non_blocking = each
+            elif each is not None:
                 rest.append(each)
         converted = tensor.to(*rest) if rest else tensor
         if here is None or here is was:
@@ -160,7 +163,7 @@ class _Operations(TorchDispatchMode):
             torch.ops.aten.index_put_,
         )
         apart = [x for x, here in zip(given, where, strict=True) if here is False and x.dim()]
-        if indexed:
+        if indexed and where[0] is not False:
             if apart or any(each.dtype is torch.bool for each in given[1:]):
                 gpu.wait(f"{func} by indices of the CPU, or by a mask")
         elif func.overloadpacket is torch.ops.aten.copy_:

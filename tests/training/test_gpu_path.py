@@ -95,6 +95,8 @@ def test_a_pack_goes_its_way_on_one_device_and_waits_for_it_at_the_ends_of_epoch
         run = trained(dataset, GPU, case, after_a_step)
         found = {slot: run.state(slot) for slot in run.busy}
         measured = run.evaluate("validation")
+        assert run.running(0)
+        assert run.by_corpus(0, "test")
     assert len(captured) == STEPS
     assert all(gpu.holds(each.gradient) for each in captured)
     for slot, state in found.items():
