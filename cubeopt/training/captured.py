@@ -80,13 +80,13 @@ class Graphs:
         self.settled = self._failed or key in self._refused or left < COST
         self._seen[key] += 1
         if self.settled or self._seen[key] < COST:
-            return self._compute(given)
+            return self._made(given)
         self.settled = True
         return self._tried(key, given)
 
     def _tried(self, key: Key, given: Given) -> Found:
         """The pass, and a decision on how the next of this kind are made."""
-        eager, expected = self._fastest(lambda: self._compute(given))
+        eager, expected = self._fastest(lambda: self._made(given))
         try:
             replay = self._recorder.record(self._compute, given, self._stays)
             same = _same(replay(given), expected)
@@ -110,6 +110,18 @@ class Graphs:
                 dropped, _ = self._recorded.popitem(last=False)
                 self._seen[dropped] = 0
         return expected
+
+    def _made(self, given: Given) -> Found:
+        """The pass itself. Where memory runs out, the recordings, which hold some, go first."""
+        try:
+            return self._compute(given)
+        except torch.OutOfMemoryError:
+            if not self._recorded:
+                raise
+        self._recorded.clear()
+        self._failed = True
+        logger.warning("memory is short: this pack trains without CUDA graphs from now on")
+        return self._compute(given)
 
     def _fastest(self, call: Callable[[], Found]) -> tuple[float, Found]:
         return min((self._recorder.timed(call) for _ in range(_TIMED)), key=lambda each: each[0])
