@@ -109,7 +109,7 @@ def _fits(shape: CubeShape, device: torch.device) -> bool:
 def _some_steps(pipe: Connection, shape: CubeShape, device: torch.device) -> None:
     settle(device)
     try:
-        packed(shape, 1, device)
+        packed(shape, 1, device, graphs=False)
         wait(device)
     except torch.OutOfMemoryError:
         pipe.send(False)

@@ -25,6 +25,7 @@ class PretendedGpu:
 
     def __init__(self, monkeypatch):
         self.waits = []
+        self.operations = set()  # names of what was done with its tensors
         self.captures = False
         self._where = {}  # by storage; a weak reference keeps its address from being used again
         self._pinned = {}
@@ -157,6 +158,7 @@ class _Operations(TorchDispatchMode):
             elif gpu.captures and func is torch.ops.aten.lift_fresh.default:
                 gpu.refuse(f"{func} of numbers")
             return made
+        gpu.operations.add(func._schema.name.removeprefix("aten::"))
         indexed = func.overloadpacket in (
             torch.ops.aten.index,
             torch.ops.aten.index_put,

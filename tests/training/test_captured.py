@@ -2,10 +2,11 @@
 
 No GPU is asked for. `TapeRecorder` records as a CUDA graph does, each operation of a pass and of
 its way back with the memory that it reads and writes, and repeats them on a CPU. `ScriptedRecorder`
-only pretends, so that what is decided can be seen.
+and `ScriptedCuda` only pretend, so that it can be seen what is decided, and what torch is asked for.
 """
 
 import logging
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -254,3 +255,98 @@ def test_a_cpu_records_nothing_and_a_person_may_forbid_it(feed, monkeypatch):
     gpu = torch.device("cuda", 0)
     monkeypatch.setenv("CUBEOPT_CUDA_GRAPHS", "OFF")
     assert captured.graphs(doubled, [], gpu) is None
+
+
+class ScriptedCuda:
+    """Stands in for torch.cuda and says in which order it was asked: it captures nothing."""
+
+    def __init__(self, monkeypatch, fails=None):
+        self.asked = []
+        self.fails = fails  # when a capture ends
+        self.current = "main"
+        monkeypatch.setattr(captured, "_BROKEN", [])
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: ScriptedStream("side", self))
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: ScriptedGraph(self))
+        for name in ("current_stream", "set_stream", "stream", "graph", "synchronize"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+
+    def current_stream(self, device):
+        return ScriptedStream(self.current, self)
+
+    def set_stream(self, stream):
+        self.current = stream.name
+
+    def synchronize(self, device):
+        self.asked.append("synchronize")
+
+    @contextmanager
+    def stream(self, stream):
+        before, self.current = self.current, stream.name
+        yield
+        self.current = before
+
+    @contextmanager
+    def graph(self, graph, pool, stream):
+        self.asked.append(f"capture on {stream.name} into {pool}")
+        self.current = stream.name
+        yield
+        if self.fails is not None:
+            raise self.fails  # torch leaves the stream as it is then
+        self.current = "main"
+
+
+class ScriptedStream:
+    def __init__(self, name, cuda):
+        self.name, self._cuda = name, cuda
+
+    def wait_stream(self, other):
+        self._cuda.asked.append(f"{self.name} waits for {other.name}")
+
+
+class ScriptedGraph:
+    def __init__(self, cuda):
+        self.replay = lambda: cuda.asked.append("replay")
+
+
+def test_a_capture_comes_after_a_pass_on_its_stream_and_replays_on_new_inputs(monkeypatch):
+    cuda = ScriptedCuda(monkeypatch)
+    recorder = captured.CudaRecorder(torch.device("cuda", 0))
+
+    def compute(given):
+        cuda.asked.append(f"pass on {cuda.current}")
+        return doubled(given)
+
+    replay = recorder.record(compute, given(1.0), [])
+    assert cuda.asked == [
+        "side waits for main",
+        "pass on side",
+        "main waits for side",
+        "capture on side into pool",
+        "pass on side",
+    ]
+    cuda.asked.clear()
+    seconds, found = recorder.timed(lambda: replay(given(3.0)))
+    assert cuda.asked == ["synchronize", "replay", "synchronize"]
+    assert seconds > 0.0
+    assert float(found.terms[0, 0]) == 3.0  # the recording's own input, filled anew
+
+
+@pytest.mark.parametrize(
+    ("error", "broken"),
+    [(torch.OutOfMemoryError("too wide"), 0), (torch.AcceleratorError("not permitted"), 1)],
+)
+def test_after_a_capture_that_failed_the_stream_is_the_old_one_and_none_is_tried_again(
+    monkeypatch, error, broken
+):
+    cuda = ScriptedCuda(monkeypatch, fails=error)
+    recorder = captured.CudaRecorder(torch.device("cuda", 0))
+    with pytest.raises(type(error), match=str(error)):
+        recorder.record(doubled, given(), [])
+    assert (cuda.current, len(captured._BROKEN)) == ("main", broken)
+    cuda.fails = None
+    if broken:
+        with pytest.raises(RuntimeError, match="an earlier capture of this process failed"):
+            recorder.record(doubled, given(), [])
+    else:
+        recorder.record(doubled, given(), [])

@@ -3,9 +3,12 @@
 Every operation of a step is done, on the CPU, with a register of where each tensor would lie (see
 `pretended`). It proves that no operation meets tensors of both devices, that the part which is
 recorded as a CUDA graph reads nothing back and copies nothing from the CPU, that no step within an
-epoch waits for the GPU, and that the numbers are those of the same way on a CPU. It proves nothing
-about CUDA's own kernels, their bits, streams, memory or time.
+epoch waits for the GPU, that torch has a kernel of CUDA's for each operation, and that the numbers
+are those of the same way on a CPU. It proves nothing about what those kernels compute, their bits,
+streams, memory or time.
 """
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +22,9 @@ from cubeopt.trial import Task
 from .conftest import CPU, FEATURES, WHOLE, spec, start
 from .pretended import GPU, PretendedGpu
 
+# torch's wheels have a header for each operation and device, those without CUDA, too.
+HEADERS = Path(torch.__file__).parent / "include" / "ATen" / "ops"
+ANYWHERE = ("compositeexplicitautograd", "compositeimplicitautograd")
 STEPS = 4  # of three an epoch
 BASE = {**WHOLE, "batch_size": 16}
 # What a shape has, and what each trial has beside it.
@@ -62,6 +68,12 @@ def trained(dataset, device, case, after_a_step=None):
     return run
 
 
+def has_kernel(operation):
+    """Whether CUDA has a kernel for an *operation*, or the operation is made of others."""
+    name = operation.strip("_") if operation.startswith("__") else operation.rstrip("_")
+    return any((HEADERS / f"{name}_{kind}_dispatch.h").exists() for kind in ("cuda", *ANYWHERE))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_pack_goes_its_way_on_one_device_and_waits_for_it_at_the_ends_of_epochs(
     dataset, case, monkeypatch
@@ -97,6 +109,7 @@ def test_a_pack_goes_its_way_on_one_device_and_waits_for_it_at_the_ends_of_epoch
         measured = run.evaluate("validation")
         assert run.running(0)
         assert run.by_corpus(0, "test")
+    assert [name for name in sorted(gpu.operations) if not has_kernel(name)] == []
     assert len(captured) == STEPS
     assert all(gpu.holds(each.gradient) for each in captured)
     for slot, state in found.items():
@@ -141,6 +154,12 @@ def test_the_pretended_gpu_refuses_what_a_real_one_would(monkeypatch):
         gpu.waits.clear()
         assert there.pin_memory().to(GPU, non_blocking=True).device == GPU
         assert gpu.waits == []
+
+
+def test_an_operation_without_a_kernel_is_told_from_one_that_has_one():
+    found = ["baddbmm_", "__rshift__", "_embedding_bag_forward_only", "_to_copy"]
+    assert all(map(has_kernel, found))
+    assert not any(map(has_kernel, ["histogram", "no_such_thing"]))
 
 
 def test_a_pass_that_asks_whether_anybody_goes_on_is_found_out(dataset, monkeypatch):
