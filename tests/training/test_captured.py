@@ -2,7 +2,7 @@
 
 No GPU is asked for. `TapeRecorder` records as a CUDA graph does, each operation of a pass and of
 its way back with the memory that it reads and writes, and repeats them on a CPU. `ScriptedRecorder`
-and `ScriptedCuda` only pretend, so that it can be seen what is decided, and what torch is asked for.
+and `ScriptedCuda` only pretend: what is decided can be seen, and what torch is asked for.
 """
 
 import logging
