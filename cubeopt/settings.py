@@ -93,6 +93,14 @@ def log_format(given: str | None = None) -> str:
     return form
 
 
+def cuda_graphs() -> bool:
+    """CUBEOPT_CUDA_GRAPHS, on or off: whether a GPU may record the operations of a step."""
+    word = os.environ.get("CUBEOPT_CUDA_GRAPHS", "on").lower()
+    if word not in ("on", "off"):
+        raise ConfigError(f"CUBEOPT_CUDA_GRAPHS must be on or off, got {word!r}")
+    return word == "on"
+
+
 def receiver(url: str | None = None) -> Receiver | None:
     """Whom to notify: *url* (the --notify option), else CUBEOPT_NOTIFY_URL; None: nobody.
 

@@ -91,3 +91,14 @@ def test_an_address_that_nothing_can_be_posted_to_is_not_repeated(url: str) -> N
     with pytest.raises(ConfigError, match=r"^--notify takes an address such as") as raised:
         settings.receiver(url)
     assert "s3cret" not in str(raised.value)
+
+
+def test_cuda_graphs_are_on_unless_somebody_says_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBEOPT_CUDA_GRAPHS", raising=False)
+    assert settings.cuda_graphs()
+    for word, on in (("on", True), ("Off", False)):
+        monkeypatch.setenv("CUBEOPT_CUDA_GRAPHS", word)
+        assert settings.cuda_graphs() is on
+    monkeypatch.setenv("CUBEOPT_CUDA_GRAPHS", "1")
+    with pytest.raises(ConfigError, match="CUBEOPT_CUDA_GRAPHS must be on or off, got '1'"):
+        settings.cuda_graphs()

@@ -26,14 +26,16 @@ _WIDTHS = {"cpu": (1, 4), "cuda": (1, 4, 16, 64)}
 _EDGES = range(8, 129, 4)  # of the cubes that are tried for their memory
 
 
-def packed(shape: CubeShape, width: int, device: torch.device) -> PackRun:
-    """A full pack on random rows, warmed up."""
+def packed(shape: CubeShape, width: int, device: torch.device, graphs: bool = True) -> PackRun:
+    """A full pack on random rows, warmed up; on a GPU, until it has decided on *graphs*."""
     dataset = feeding.synthetic(_ROWS, shape.embedding_size)
     feed = Feed(feeding.trimmed(dataset, Task.RECONSTRUCT), [Task.RECONSTRUCT], device)
-    run = PackRun(shape, width, feed)
+    run = PackRun(shape, width, feed, graphs=graphs)
     for slot in range(width):
         run.fill(slot, run.fresh(TrialSpec(shape=shape, seed=slot)))
     for _ in range(_WARM_UP):
+        run.step()
+    while not run.settled:
         run.step()
     return run
 
@@ -107,7 +109,7 @@ def _fits(shape: CubeShape, device: torch.device) -> bool:
 def _some_steps(pipe: Connection, shape: CubeShape, device: torch.device) -> None:
     settle(device)
     try:
-        packed(shape, 1, device)
+        packed(shape, 1, device, graphs=False)
         wait(device)
     except torch.OutOfMemoryError:
         pipe.send(False)

@@ -81,7 +81,8 @@ def measure(device: torch.device, rounds: int, shapes: Shapes, tell: Tell) -> Re
 def plain(run: PackRun, tiers: Tiers) -> Callable[[], object]:
     """A training step of the plain code on the batches of *run*."""
     spec = TrialSpec(shape=run.shape)
-    cube = StraightCube(run.cube, run.cube.layout.initial(0), tiers).to(run.feed.device)
+    row = run.cube.layout.initial(0).to(run.feed.device)
+    cube = StraightCube(run.cube, row, tiers).to(run.feed.device)
     adamw = straightforward.optimizer(cube, spec.optim)
     source, target = run.feed.batch({0: (0, 0)}, 1, run.shape.batch_size)
     return lambda: straightforward.step(cube, adamw, source[0], target[0], spec)
@@ -107,7 +108,7 @@ def _operations(device: torch.device, rounds: int) -> list[Figure]:
     figures = [figure(section, "launch of the smallest operation", "us", launch)]
     least = min(launch) / 1e3  # ms
     for width in _WIDTHS:
-        run = packed(SHAPE, width, device)
+        run = packed(SHAPE, width, device, graphs=False)
         with Operations() as operations:
             run.step()
         what, count = f"a step of a pack of {width}", float(operations.count)
@@ -116,6 +117,11 @@ def _operations(device: torch.device, rounds: int) -> list[Figure]:
             figure(section, what, "", [count], OPERATIONS_GOAL),
             figure(section, f"{what} / its launches", "", [ms / (count * least) for ms in spent]),
         ]
+        if device.type == "cuda":
+            cases = {"with": packed(SHAPE, width, device).step, "without": run.step}
+            each = times(cases, device, rounds)
+            than = ratio(each["with"], each["without"])
+            figures.append(figure(section, f"{what}: with CUDA graphs / without", "", than))
     return figures
 
 

@@ -156,7 +156,7 @@ def step(
 ) -> float:
     """One training step of *spec* with all terms of the loss; the weighted loss before it."""
     knobs = columns([spec], source.device, source.dtype)
-    each = losses.terms(cube(source), source[None], target[None], knobs.loss)
+    each = losses.terms(cube(source), source[None], target[None], knobs.legacy_log)
     weights = zip(weighting.start(spec.loss), each.values(), strict=True)
     loss = torch.stack([weight * term.sum() for weight, term in weights]).sum()
     adamw.zero_grad()

@@ -78,7 +78,8 @@ class _Walk:
         a_row = (shape.lattice_steps + 1) * shape.cells * shape.state_size * 8
         most = max(2, min(ROWS, _BYTES // a_row))
         self.source = model.source[spread(len(model.source), most)].double()
-        self._weights, self._knobs = model.weights.double(), model.knobs(torch.float64)
+        self._weights = model.weights.double()
+        self._threshold = model.halting_threshold(torch.float64)
 
     @torch.no_grad()
     def states(
@@ -115,7 +116,7 @@ class _Walk:
         self, source: Float64[Tensor, "B D"], seen: Callable[[int, Tensor], Tensor]
     ) -> Float64[Tensor, "B D"]:
         cube = self._model.cube
-        passage = cube.forward(self._weights, source[None], self._knobs, touch=seen)
+        passage = cube.forward(self._weights, source[None], self._threshold, touch=seen)
         (output,) = passage.output.unbind()
         return output
 

@@ -60,7 +60,8 @@ def _part(model: Model, source: Float[Tensor, "B D"], task: Tensor) -> Choices:
         return state
 
     cube, count = model.cube, len(source)
-    passage = cube.forward(model.weights, source[None], model.knobs(torch.float32), touch=seen)
+    threshold = model.halting_threshold(torch.float32)
+    passage = cube.forward(model.weights, source[None], threshold, touch=seen)
     states += states[-1:] * (cube.shape.lattice_steps + 1 - len(states))  # all have stopped
     gates = passage.gates[0]
     stacked = torch.stack([state.double() for state in states])

@@ -14,7 +14,6 @@ from cubeopt.data import dataset as datasets
 from cubeopt.data.dataset import Dataset
 from cubeopt.errors import CheckpointError, DataError
 from cubeopt.lattice.cube import Cube
-from cubeopt.lattice.pack import Column
 from cubeopt.settings import Settings
 from cubeopt.training import checkpoint
 from cubeopt.training.checkpoint import Evaluated
@@ -38,8 +37,8 @@ class Model:
     epoch: int
     fingerprint: str  # of the dataset
 
-    def knobs(self, dtype: torch.dtype) -> Column:
-        return Column([self.spec.cube], _CPU, dtype)
+    def halting_threshold(self, dtype: torch.dtype) -> Float[Tensor, " 1"]:
+        return torch.tensor([self.spec.cube.halting_threshold], dtype=dtype)
 
 
 def opened(folder: Path, settings: Settings, known: Dataset | None = None) -> tuple[Model, Dataset]:

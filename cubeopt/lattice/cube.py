@@ -16,7 +16,6 @@ from cubeopt.lattice import exchange, geometry, halting
 from cubeopt.lattice.exchange import Exchange, Exchanging, exchanging
 from cubeopt.lattice.experts import Weights
 from cubeopt.lattice.layers import Gradients, Layout, Parameter, linear, linear_parameters
-from cubeopt.lattice.pack import Column
 from cubeopt.lattice.roughness import Roughness
 from cubeopt.trial import CubeShape
 
@@ -49,27 +48,29 @@ class Cube:
         self.wiring = geometry.geometry(shape).to(device)
         self.layout = Layout(_parameters(shape, self.wiring))
         self._roughness = Roughness(shape.lattice_size)
+        # A GPU would have to be waited for to know whether anybody goes on; it takes all steps.
+        self.stops_early = device.type == "cpu"
 
     def forward(
         self,
         arena: Float[Tensor, "P N"],
         source: Float[Tensor, "P B D"],
-        knobs: Column,
+        halting_threshold: Float[Tensor, " P"],
         kept: Float[Tensor, "P C B S"] | None = None,
         touch: Touch = lambda _, state: state,
     ) -> Passage:
         """Pass *source* (standardised embeddings) through the P cubes of *arena*.
 
-        *knobs* are those of CubeKnobs; *kept* is what dropout multiplies the shown states with.
-        *touch* looks at the states on their way, or changes them.
+        *halting_threshold* is a knob of each; *kept* is what dropout multiplies the shown states
+        with. *touch* looks at the states on their way, or changes them.
         """
         gradients = Gradients()
         weights = self.layout.opened(arena, gradients)
         state = touch(0, self._enter(weights, source))
-        walk = _Walk(self.shape, state, knobs)
+        walk = _Walk(self.shape, state, halting_threshold)
         exchange = self._exchanging(weights, gradients, state)
         for step in range(self.shape.lattice_steps):
-            if walk.over():
+            if self.stops_early and walk.over():
                 break
             made = exchange(walk.state, kept, walk.going)
             made = made._replace(state=touch(step + 1, made.state))
@@ -103,7 +104,9 @@ class Cube:
         bytes_kept = state.nbytes * self.shape.lattice_steps * _KEPT_STATES
         if not torch.is_grad_enabled() or bytes_kept <= _MOST_KEPT[state.device.type]:
             return exchange
-        return lambda *given: Exchange(*checkpoint(exchange, *given, use_reentrant=False))
+        return lambda *given: Exchange(
+            *checkpoint(exchange, *given, use_reentrant=False, preserve_rng_state=False)
+        )
 
     def _leave(self, weights: Weights, state: Float[Tensor, "P C B S"]) -> Float[Tensor, "P B D"]:
         """Read one number from each of F cells, or their whole states, and widen them to D."""
@@ -118,8 +121,10 @@ class Cube:
 class _Walk:
     """The samples on their way through the steps, and which of them still go on."""
 
-    def __init__(self, shape: CubeShape, state: Float[Tensor, "P C B S"], knobs: Column) -> None:
-        self._shape, self._knobs = shape, knobs
+    def __init__(
+        self, shape: CubeShape, state: Float[Tensor, "P C B S"], threshold: Float[Tensor, " P"]
+    ) -> None:
+        self._shape, self._threshold = shape, threshold
         self.state = state
         self._all = torch.ones_like(state[:, 0, :, 0], dtype=torch.bool)
         self.going = None if shape.halting == "fixed" else self._all
@@ -143,8 +148,7 @@ class _Walk:
             read = self.state.index_select(1, wiring.read)
             self.going = self._pondering.take(weights, self.state, read, going, last)
         elif self.going is not None:
-            limit = self._knobs.number("halting_threshold")
-            self.going = going & ~halting.settled(before, self.state, limit)
+            self.going = going & ~halting.settled(before, self.state, self._threshold)
 
     def result(self) -> Float[Tensor, "P C B S"]:
         return self.state if self._pondering is None else self._pondering.state

@@ -4,58 +4,33 @@ P slots.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cubeopt.trial import CubeKnobs, CubeShape, LossKnobs, TrialSpec
+from cubeopt.trial import CubeShape, TrialSpec
 
 _VECTOR = 16  # numbers in the widest vector of a CPU, and in 64 bytes of float32
 
 
-class Column:
-    """The knobs of P slots: a number becomes a tensor of size P, a choice a mask of size P."""
-
-    def __init__(
-        self, knobs: Sequence[CubeKnobs | LossKnobs], device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self._knobs, self._device, self._dtype = knobs, device, dtype
-        self._columns: dict[str, Tensor] = {}
-
-    def number(self, name: str) -> Tensor:
-        """The float knob *name* of each slot, shape (P,)."""
-        return self._column(name, [float(getattr(k, name)) for k in self._knobs], self._dtype)
-
-    def chose(self, name: str, choice: str) -> Tensor:
-        """Whether each slot's knob *name* is *choice*, shape (P,), bool."""
-        marks = [getattr(k, name) == choice for k in self._knobs]
-        return self._column(f"{name}={choice}", marks, torch.bool)
-
-    def anyone_chose(self, name: str, choice: str) -> bool:
-        """Whether the knob *name* of some slot is *choice*."""
-        return any(getattr(k, name) == choice for k in self._knobs)
-
-    def _column(self, key: str, values: list[Any], dtype: torch.dtype) -> Tensor:
-        if key not in self._columns:
-            self._columns[key] = torch.tensor(values, dtype=dtype, device=self._device)
-        return self._columns[key]
-
-
 class Columns(NamedTuple):
-    """The knobs of the slots of one pass through the cube, by part of TrialSpec."""
+    """The knobs that a pass through the cube and its loss read, one value per slot."""
 
-    cube: Column
-    loss: Column
+    halting_threshold: Float[Tensor, " P"]
+    legacy_log: Bool[Tensor, " P"] | None  # who has that emergence; None if nobody does
 
 
 def columns(specs: Sequence[TrialSpec | None], device: torch.device, dtype: torch.dtype) -> Columns:
     """The knobs of *specs*, one for each slot; idle slots (None) have the defaults."""
     idle = TrialSpec()
     held = [idle if spec is None else spec for spec in specs]
+    limits = [spec.cube.halting_threshold for spec in held]
+    legacy = [spec.loss.emergence == "legacy_log" for spec in held]
     return Columns(
-        Column([spec.cube for spec in held], device, dtype),
-        Column([spec.loss for spec in held], device, dtype),
+        torch.tensor(limits, dtype=dtype, device=device),
+        torch.tensor(legacy, device=device) if any(legacy) else None,
     )
 
 

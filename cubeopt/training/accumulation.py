@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cubeopt.training import device as devices
+
 
 class Accumulation:
     """The gradients of the batches since each slot's last update; nothing where all are alone."""
@@ -46,7 +48,7 @@ class Accumulation:
         self._sums.add_(gradient)
         if not any(counts):
             return torch.zeros_like(gradient)
-        ended = torch.tensor(counts, dtype=gradient.dtype, device=gradient.device)[:, None]
+        ended = devices.tensor(counts, gradient.dtype, gradient.device)[:, None]
         mean = torch.where(ended > 0, self._sums / ended.clamp(min=1.0), 0.0)
         self._sums = torch.where(ended > 0, 0.0, self._sums)
         return mean

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cubeopt.training import device as devices
+
 
 class Averaging:
     """Exponential moving averages of the slots whose trials have an `ema_decay`.
@@ -53,7 +55,7 @@ class Averaging:
         shares = [0.0] * len(self._decays)
         for slot, count in updates.items():
             shares[slot] = 1.0 - min(self._decays[slot], (1 + count) / (10 + count))
-        share = torch.tensor(shares, dtype=self._arena.dtype, device=self._arena.device)
+        share = devices.tensor(shares, self._arena.dtype, self._arena.device)
         self._rows.lerp_(self._arena, share[:, None])
 
     def evaluated(self, slots: Sequence[int]) -> Float[Tensor, "G N"]:

@@ -4,9 +4,12 @@ import ctypes
 import os
 import platform
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
+from torch import Tensor
 
 from cubeopt.errors import DeviceError
 
@@ -58,6 +61,14 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)
+
+
+def tensor(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """*values* on *device*; nobody waits for a GPU to take them."""
+    if device.type == "cuda":
+        pinned = torch.tensor(values, dtype=dtype, pin_memory=True)
+        return pinned.to(device, non_blocking=True)
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _keep_memory() -> None:

@@ -9,20 +9,22 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from cubeopt.errors import ConfigError
 from cubeopt.lattice.cube import Cube
 from cubeopt.lattice.pack import Columns, columns, computes_together
-from cubeopt.training import losses, metrics, noise, optim, weighting
+from cubeopt.training import captured, gradient, losses, metrics, noise, optim
+from cubeopt.training import device as devices
 from cubeopt.training.accumulation import Accumulation
 from cubeopt.training.averaging import Averaging
 from cubeopt.training.feed import Feed
+from cubeopt.training.gradient import Given
 from cubeopt.training.schedules import Plateau
 from cubeopt.training.slots import IDLE_PACE, Slot, progress
 from cubeopt.training.tally import Tally
@@ -72,8 +74,14 @@ class PackRun:
     """P slots of one shape that step together; a slot is filled, read and emptied at any step."""
 
     def __init__(
-        self, shape: CubeShape, width: int, feed: Feed, dtype: torch.dtype = torch.float32
+        self,
+        shape: CubeShape,
+        width: int,
+        feed: Feed,
+        dtype: torch.dtype = torch.float32,
+        graphs: bool = True,
     ) -> None:
+        """*graphs*: whether a GPU may record passes (see `captured`)."""
         if shape.embedding_size != feed.dataset.embeddings.shape[1]:
             raise ConfigError(
                 f"embedding_size is {shape.embedding_size}, but the dataset "
@@ -93,6 +101,14 @@ class PackRun:
         self._slots: list[Slot | None] = [None] * width
         self.steps_per_epoch = feed.steps_per_epoch(shape.batch_size)
         self._meter = Meter(feed.device)
+        self._compute = partial(gradient.found, self.cube)
+        stays = (self.arena, self._weighting.learned)
+        self._graphs = captured.graphs(self._compute, stays, feed.device) if graphs else None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last step took as long as the next ones will: nothing is left to try."""
+        return self._graphs is None or self._graphs.settled
 
     @property
     def free(self) -> list[int]:
@@ -222,23 +238,16 @@ class PackRun:
 
     def _pass(self, slots: list[int]) -> _Pass:
         """What these slots say of their next batch."""
-        weights = self.arena.detach() if self._together else self.arena[slots]
-        output, each = self._terms(slots, weights.requires_grad_())
-        terms = torch.stack([each[name] for name in losses.TERMS], dim=1)
-        held = [self._slots[slot] for slot in slots]
-        coefficients = self._weighting.coefficients(slots, progress(held))
-        weighted = coefficients * terms
-        loss = self._weighting.total(slots, weighted)
-        norms = _norms(each, output) if self._weighting.balances(slots) else None
-        (gradient,) = torch.autograd.grad(loss.sum(), weights)
-        numbers = torch.cat([loss[:, None], terms, weighted, coefficients], dim=1).detach()
-        slope = self._weighting.gradient(slots, terms.detach(), weighted.detach(), norms)
-        return _Pass(gradient, numbers, slope)
+        given = self._given(slots)
+        if self._graphs is None:
+            found = self._compute(given)
+        else:
+            found = self._graphs(given, max(self._held(slot).left for slot in self.busy))
+        slope = self._weighting.gradient(slots, found.terms, found.weighted, found.norms)
+        return _Pass(found.gradient, found.numbers, slope)
 
-    def _terms(
-        self, slots: list[int], weights: Float[Tensor, "G N"]
-    ) -> tuple[Float[Tensor, "G B D"], dict[str, Float[Tensor, " G"]]]:
-        """Outputs and terms of the loss of *slots* with *weights* on their next batch."""
+    def _given(self, slots: list[int]) -> Given:
+        """The next batch of *slots* and what its gradient depends on beside it."""
         held = [self._slots[slot] for slot in slots]
         places = [None if each is None else each.place for each in held]
         batches = {
@@ -247,11 +256,16 @@ class PackRun:
             if place is not None
         }
         source, target = self.feed.batch(batches, len(slots), self.shape.batch_size)
-        shown = noise.with_input_noise(source, places)
-        kept = noise.kept(self.shape, places, self.arena.dtype, self.arena.device)
-        knobs = self._knobs(slots)
-        passage = self.cube.forward(weights, shown, knobs.cube, kept)
-        return passage.output, losses.terms(passage, source, target, knobs.loss)
+        dtype, device = self.arena.dtype, self.arena.device
+        return Given(
+            weights=self.arena if self._together else self.arena[slots],
+            source=source,
+            target=target,
+            noise=noise.input_noise(places, dtype, device),
+            dropout=noise.dropout(places, dtype, device),
+            knobs=self._knobs(slots),
+            factors=self._weighting.factors(slots, progress(held)),
+        )
 
     def _knobs(self, slots: Sequence[int]) -> Columns:
         """The knobs of these slots; idle ones have the defaults."""
@@ -270,18 +284,18 @@ class PackRun:
         """
         self._tally.add(batch.numbers)
         counts = [1 if held is None else held.closes for held in self._slots]
-        gradient = self._accumulation.mean(batch.gradient, counts)
+        mean = self._accumulation.mean(batch.gradient, counts)
         pace, limit = self._paces()
         if self._weighting.learns:
             self._weighting.update(batch.slope, counts, pace)
         moving = [slot for slot in self.busy if counts[slot]]
         if not moving:
             return None
-        norms = self.cube.layout.norms(gradient)
+        norms = self.cube.layout.norms(mean)
         norm = torch.linalg.vector_norm(norms, dim=1)
         before = self.arena.clone() if ended else None
         resting = [slot for slot in self.busy if not counts[slot]]
-        self._optim.step(self.arena, optim.clipped(gradient, norm, limit), pace, resting)
+        self._optim.step(self.arena, optim.clipped(mean, norm, limit), pace, resting)
         self._tally.add_updates(torch.cat([norm[:, None], norms], dim=1), counts)
         averaged = [slot for slot in moving if self._averaging.has(slot)]
         self._averaging.follow({slot: self._held(slot).updates + 1 for slot in averaged})
@@ -301,7 +315,7 @@ class PackRun:
             (*IDLE_PACE, 1.0) if held is None else (*held.pace(), held.spec.optim.gradient_clip)
             for held in self._slots
         ]
-        columns = torch.tensor(rows, dtype=self.arena.dtype, device=self.arena.device)
+        columns = devices.tensor(rows, self.arena.dtype, self.arena.device)
         *pace, limit = columns.unbind(1)
         return optim.Pace(*pace), limit
 
@@ -344,33 +358,6 @@ class PackRun:
         held = self._slots[slot]
         assert held is not None, f"slot {slot} is idle"
         return held
-
-
-def _norms(
-    each: Mapping[str, Float[Tensor, " G"]], output: Float[Tensor, "G B D"]
-) -> Float[Tensor, "G K"]:
-    """The norm of each term's gradient by the weights that made *output*, where all of them meet.
-
-    0 of the terms that do not look at the output. The way back ends before the rest of the cube.
-    """
-    weights = _last_weights(output)
-    norms = torch.zeros(len(output), len(losses.TERMS), dtype=output.dtype, device=output.device)
-    for place, name in enumerate(losses.TERMS):
-        if name in weighting.OF_OUTPUT:
-            (gradient,) = torch.autograd.grad(each[name].sum(), weights, retain_graph=True)
-            norms[:, place] = gradient.flatten(1).norm(dim=1)
-    return norms
-
-
-def _last_weights(output: Float[Tensor, "G B D"]) -> GradientEdge:
-    """The second factor of the product that *output* is, `leave.weight`, in autograd's graph."""
-    node = output.grad_fn
-    while node is not None and not node.name().startswith("Baddbmm"):
-        node = node.next_functions[0][0]
-    assert node is not None, "the cube's output is no batched product (see layers.linear)"
-    factor, number = node.next_functions[2]
-    assert factor is not None
-    return GradientEdge(factor, number)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -9,12 +9,11 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from cubeopt.lattice.cube import Passage
-from cubeopt.lattice.pack import Column
 
 TERMS = ("reconstruction", "similarity", "diversity", "emergence", "lattice", "spatial", "ponder")
 _TINY = 1e-8
@@ -55,33 +54,34 @@ def mutual_information(
 
 
 def emergence(
-    passage: Passage, source: Float[Tensor, "P B D"], knobs: Column
+    passage: Passage, source: Float[Tensor, "P B D"], legacy_log: Bool[Tensor, " P"] | None
 ) -> Float[Tensor, " P"]:
     """Minus the mutual information as a share of ln E (-1 .. 0), or the ancestor's unbounded form.
 
-    The latter, legacy_log, is minus the log of the mean squared distance to the input.
+    The latter, of who is in *legacy_log*, is minus the log of the mean squared distance to the
+    input.
     """
     most = math.log(max(2, passage.gates.shape[2]))  # one expert has nothing to decide
     informed = mutual_information(passage.gates, passage.active) / -most
-    if not knobs.anyone_chose("emergence", "legacy_log"):
+    if legacy_log is None:
         return informed
     copied = (passage.output - source).square().mean((1, 2))
     legacy = -torch.log(copied + _TINY)
-    return torch.where(knobs.chose("emergence", "legacy_log"), legacy, informed)
+    return torch.where(legacy_log, legacy, informed)
 
 
 def terms(
     passage: Passage,
     source: Float[Tensor, "P B D"],
     target: Float[Tensor, "P B D"],
-    knobs: Column,
+    legacy_log: Bool[Tensor, " P"] | None,
 ) -> dict[str, Float[Tensor, " P"]]:
     """Every term, unweighted, in the order of TERMS."""
     return {
         "reconstruction": reconstruction(passage.output, target),
         "similarity": similarity(passage.output, source),
         "diversity": diversity(passage.output),
-        "emergence": emergence(passage, source, knobs),
+        "emergence": emergence(passage, source, legacy_log),
         "lattice": passage.change,
         "spatial": passage.roughness,
         "ponder": passage.ponder,

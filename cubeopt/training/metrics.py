@@ -43,9 +43,9 @@ def evaluate(
     samples: list[Sample] = []
     for part in feed.parts(split, cube.shape.batch_size):
         sources, targets = (x.expand(len(arena), -1, -1) for x in (part.source, part.target))
-        passage = cube.forward(arena, sources, knobs.cube)
+        passage = cube.forward(arena, sources, knobs.halting_threshold)
         output = scale.undo(passage.output.double())
-        each = losses.terms(passage, sources, targets, knobs.loss)
+        each = losses.terms(passage, sources, targets, knobs.legacy_log)
         rows = {f"loss/{name}": value.double() * len(sources[0]) for name, value in each.items()}
         rows["steps"] = passage.steps.double().sum(1)
         rows |= _sums(output, part, scale.mean, task_groups(part.task, feed.tasks))
@@ -70,7 +70,9 @@ def by_corpus(
     scale = feed.target_scale.to(feed.device)
     sums: dict[str, Tensor] = {}
     for part in feed.parts(split, cube.shape.batch_size):
-        output = scale.undo(cube.forward(arena, part.source[None], knobs.cube).output.double())
+        output = scale.undo(
+            cube.forward(arena, part.source[None], knobs.halting_threshold).output.double()
+        )
         groups = {name: part.corpus == code for code, name in enumerate(feed.dataset.corpora)}
         found = _sums(output, part, scale.mean, groups)
         sums = {name: value + sums.get(name, 0.0) for name, value in found.items()}

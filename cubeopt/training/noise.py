@@ -11,11 +11,13 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from cubeopt.training import device as devices
 from cubeopt.trial import CubeShape, TrialSpec
 
 _BITS = 24  # of each number: what float32 holds exactly
@@ -30,34 +32,68 @@ class Place:
     step: int
 
 
-def with_input_noise(
-    source: Float[Tensor, "G B D"], places: Sequence[Place | None]
-) -> Float[Tensor, "G B D"]:
-    """*source* and each trial's `input_noise` times a standard normal, brought to its old size."""
-    noises = [0.0 if place is None else place.spec.cube.input_noise for place in places]
-    if not any(noises):
-        return source
-    size = torch.tensor(noises, dtype=source.dtype, device=source.device)[:, None, None]
-    drawn = normals(keys("input", places, source.device), source[0].numel(), source.dtype)
-    return (source + size * drawn.view(source.shape)) / (1.0 + size.square()).sqrt()
+class InputNoise(NamedTuple):
+    """What is added to the input of G trials."""
+
+    streams: Int64[Tensor, " G"]
+    size: Float[Tensor, " G"]  # 0 where nothing is
 
 
-def kept(
-    shape: CubeShape, places: Sequence[Place | None], dtype: torch.dtype, device: torch.device
-) -> Float[Tensor, "G C B S"] | None:
-    """What dropout multiplies the shown states with, the same at all steps of the lattice.
+class Dropout(NamedTuple):
+    """What G trials leave out of the shown states."""
 
-    0 or 1 / (1 - p), in one mask for the whole sequence (Gal and Ghahramani 2016); None if no
-    trial drops anything.
-    """
+    streams: Int64[Tensor, " G"]
+    limit: Int64[Tensor, " G"]  # numbers below it are left out; 0 where nothing is
+    scale: Float[Tensor, " G"]  # of what is kept
+
+
+def input_noise(
+    places: Sequence[Place | None], dtype: torch.dtype, device: torch.device
+) -> InputNoise | None:
+    """The `input_noise` of these trials at their steps; None if none of them has any."""
+    sizes = [0.0 if place is None else place.spec.cube.input_noise for place in places]
+    if not any(sizes):
+        return None
+    return InputNoise(keys("input", places, device), devices.tensor(sizes, dtype, device))
+
+
+def dropout(
+    places: Sequence[Place | None], dtype: torch.dtype, device: torch.device
+) -> Dropout | None:
+    """The `dropout` of these trials at their steps; None if none of them has any."""
     rates = [0.0 if place is None else place.spec.cube.dropout for place in places]
     if not any(rates):
         return None
+    limits = [round(rate * 2**_BITS) for rate in rates]
+    scales = [1.0 / (1.0 - rate) for rate in rates]
+    return Dropout(
+        keys("dropout", places, device),
+        devices.tensor(limits, torch.int64, device),
+        devices.tensor(scales, dtype, device),
+    )
+
+
+def with_input_noise(
+    source: Float[Tensor, "G B D"], noise: InputNoise | None
+) -> Float[Tensor, "G B D"]:
+    """*source* and each trial's size times a standard normal, brought to its old size."""
+    if noise is None:
+        return source
+    size = noise.size[:, None, None]
+    drawn = normals(noise.streams, source[0].numel(), source.dtype)
+    return (source + size * drawn.view(source.shape)) / (1.0 + size.square()).sqrt()
+
+
+def kept(shape: CubeShape, drops: Dropout | None) -> Float[Tensor, "G C B S"] | None:
+    """What dropout multiplies the shown states with, the same at all steps of the lattice.
+
+    0 or 1 / (1 - p), in one mask for the whole sequence (Gal and Ghahramani 2016).
+    """
+    if drops is None:
+        return None
     sizes = (shape.cells, shape.batch_size, shape.state_size)
-    drawn = integers(keys("dropout", places, device), math.prod(sizes))
-    limits = torch.tensor([round(rate * 2**_BITS) for rate in rates], device=device)
-    scales = torch.tensor([1.0 / (1.0 - rate) for rate in rates], dtype=dtype, device=device)
-    return ((drawn >= limits[:, None]) * scales[:, None]).view(-1, *sizes)
+    drawn = integers(drops.streams, math.prod(sizes))
+    return ((drawn >= drops.limit[:, None]) * drops.scale[:, None]).view(-1, *sizes)
 
 
 def keys(purpose: str, places: Sequence[Place | None], device: torch.device) -> Int64[Tensor, " G"]:
@@ -65,7 +101,7 @@ def keys(purpose: str, places: Sequence[Place | None], device: torch.device) -> 
     values = [
         0 if place is None else _key(place.spec.seed, purpose, place.step) for place in places
     ]
-    return torch.tensor(values, dtype=torch.int64, device=device)
+    return devices.tensor(values, torch.int64, device)
 
 
 def normals(streams: Int64[Tensor, " G"], count: int, dtype: torch.dtype) -> Float[Tensor, "G K"]:

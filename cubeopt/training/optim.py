@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cubeopt.training import device as devices
+
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
@@ -56,7 +58,10 @@ class PackAdamW:
         resting: Sequence[int],
     ) -> None:
         """The update in operations over all trials."""
-        held = [(rows, rows[resting]) for rows in (arena, self.mean, self.square) if resting]
+        held: list[tuple[Tensor, Tensor]] = []
+        if resting:
+            still = devices.tensor(resting, torch.int64, arena.device)
+            held = [(rows, rows[still]) for rows in (arena, self.mean, self.square)]
         self.mean.lerp_(gradient, 1.0 - _BETA1)
         self.square.mul_(_BETA2).addcmul_(gradient, gradient, value=1.0 - _BETA2)
         arena.mul_(1.0 - (pace.rate * pace.decay)[:, None] * self._decay_mask)
@@ -64,7 +69,7 @@ class PackAdamW:
         root = self.square.sqrt() / pace.of_square[:, None]
         arena.sub_(scale * self.mean / (root + _EPSILON))
         for rows, before in held:
-            rows[resting] = before
+            rows[still] = before
 
     def one_by_one(
         self,

@@ -40,6 +40,11 @@ class Slot:
         return self.spec.plan.epochs * self.steps_per_epoch
 
     @property
+    def left(self) -> int:
+        """Batches to the end of the full run."""
+        return self.total_steps - self.step
+
+    @property
     def gathered(self) -> int:
         """Batches since the last update."""
         return self.batches % self.spec.optim.gradient_accumulation

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cubeopt.training import device as devices
 from cubeopt.training.losses import TERMS
 
 
@@ -46,7 +47,7 @@ class Tally:
     def add_updates(self, norms: Float[Tensor, "P M"], counts: Sequence[int]) -> None:
         """The gradients' norms, by module, of the slots whose *counts* is not 0."""
         if not all(counts):
-            counted = torch.tensor(counts, device=norms.device)[:, None] > 0
+            counted = devices.tensor(counts, torch.int64, norms.device)[:, None] > 0
             norms = torch.where(counted, norms, 0.0)
         self._updates.add_(norms)
 

@@ -58,6 +58,8 @@ def _trial_steps_per_second(spec: TrialSpec, feed: Feed, width: int) -> float:
     for slot in range(width):
         run.fill(slot, run.fresh(spec))
     _seconds(run, 1)  # the first step allocates
+    while not run.settled:
+        run.step()
     steps = max(1, int(_SECONDS / _seconds(run, 1)))
     return width * steps / _seconds(run, steps)
 

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from cubeopt.training import device as devices
 from cubeopt.training.accumulation import Accumulation
 from cubeopt.training.losses import TERMS
 from cubeopt.training.optim import Pace, PackAdamW
@@ -86,6 +87,35 @@ class _Masks(NamedTuple):
     balanced: Bool[Tensor, "G K"]
 
 
+class Factors(NamedTuple):
+    """What the terms of G slots are multiplied by: a function of tensors alone.
+
+    Of slots none of which learns there is nothing but what is given.
+    """
+
+    given: Float[Tensor, "G K"]
+    learned: Float[Tensor, "G K"] | None = None
+    uncertain: Bool[Tensor, "G K"] | None = None  # what is learned is a log-variance
+    balanced: Bool[Tensor, "G K"] | None = None  # or a factor; None where none is
+
+    def coefficients(self) -> Float[Tensor, "G K"]:
+        """The factors themselves."""
+        if self.learned is None or self.uncertain is None:
+            return self.given
+        halved = 0.5 * torch.exp(-self.learned) * self.given
+        uncertain = torch.where(self.uncertain, halved, self.given)
+        if self.balanced is None:
+            return uncertain
+        return torch.where(self.balanced, self.learned * self.given, uncertain)
+
+    def total(self, weighted: Float[Tensor, "G K"]) -> Float[Tensor, " G"]:
+        """The loss, from *weighted* terms."""
+        if self.learned is None or self.uncertain is None:
+            return weighted.sum(1)
+        halves = torch.where(self.uncertain, 0.5 * self.learned, 0.0)
+        return weighted.sum(1) + halves.sum(1)
+
+
 class Weighting:
     """The weights of P slots, and what their trials have learned about them.
 
@@ -105,13 +135,14 @@ class Weighting:
         self._kinds: dict[tuple[int, ...], _Masks] = {}
 
     @property
+    def learned(self) -> Float[Tensor, "P K"]:
+        """What the slots have learned; always the same tensor."""
+        return self._learned
+
+    @property
     def learns(self) -> bool:
         """Whether some slot has weights that follow a gradient."""
         return any(each.weighting in _LEARNED for each in self._knobs)
-
-    def balances(self, slots: Sequence[int]) -> bool:
-        """Whether some of *slots* needs the norms of `norms`."""
-        return any(self._knobs[slot].weighting == "gradnorm" for slot in slots)
 
     def fill(self, slot: int, knobs: LossKnobs, group: int, kept: Mapping[str, Tensor]) -> None:
         """A trial is in *slot*, of *group* batches to an update, with what `kept` gave for it."""
@@ -139,23 +170,16 @@ class Weighting:
         gathered = self._gathered.row(slot) if self._knobs[slot].weighting in _LEARNED else None
         return found if gathered is None else {**found, "weighting_gathered": gathered}
 
-    def coefficients(self, slots: Sequence[int], progress: Sequence[float]) -> Float[Tensor, "G K"]:
-        """What the terms of *slots* are multiplied by, at the *progress* of their full runs."""
+    def factors(self, slots: Sequence[int], progress: Sequence[float]) -> Factors:
+        """Those of *slots*, at the *progress* of their full runs."""
         given = self._given(tuple(slots), progress)
         masks = self._masks(tuple(slots))
         if masks is None:
-            return given
-        learned = self._learned[list(slots)]
-        uncertain = torch.where(masks.uncertain, 0.5 * torch.exp(-learned) * given, given)
-        return torch.where(masks.balanced, learned * given, uncertain)
-
-    def total(self, slots: Sequence[int], weighted: Float[Tensor, "G K"]) -> Float[Tensor, " G"]:
-        """The loss of *slots*, from their *weighted* terms."""
-        masks = self._masks(tuple(slots))
-        if masks is None:
-            return weighted.sum(1)
-        halves = torch.where(masks.uncertain, 0.5 * self._learned[list(slots)], 0.0)
-        return weighted.sum(1) + halves.sum(1)
+            return Factors(given)
+        # A whole pack's are given as they lie, and stay where they are.
+        learned = self._learned if len(slots) == len(self._learned) else self._learned[list(slots)]
+        balanced = masks.balanced if self._balances(slots) else None
+        return Factors(given, learned, masks.uncertain, balanced)
 
     def gradient(
         self,
@@ -171,10 +195,12 @@ class Weighting:
         slope = torch.where(masks.uncertain, 0.5 - weighted, 0.0)
         if norms is None:
             return slope
-        rows = list(slots)
+        rows = self._rows(slots)
         first = self._first[rows]
         self._first[rows] = torch.where(first == 0.0, terms, first)
-        return torch.where(masks.balanced, self._pull(rows, masks.balanced, terms, norms), slope)
+        asymmetry = self._column(slots, "gradnorm_asymmetry")
+        pull = self._pull(rows, masks.balanced, terms, norms, asymmetry)
+        return torch.where(masks.balanced, pull, slope)
 
     @torch.no_grad()
     def update(self, gradient: Float[Tensor, "P K"], counts: Sequence[int], pace: Pace) -> None:
@@ -192,7 +218,8 @@ class Weighting:
             resting = [slot for slot in range(len(counts)) if slot not in uncertain]
             self._adam.step(self._learned, mean, pace, resting)
         if balanced := moved["gradnorm"]:
-            self._learned[balanced] = self._rebalanced(balanced, mean[balanced])
+            rows = self._rows(balanced)
+            self._learned[rows] = self._rebalanced(balanced, rows, mean[rows])
 
     def epoch_ended(self, slot: int, means: Sequence[float]) -> None:
         """The terms of *slot* had these *means* over the epoch that ended."""
@@ -200,6 +227,9 @@ class Weighting:
             last = torch.tensor(means, dtype=torch.float64)
             self._means[slot] = torch.stack([self._means[slot, 1], last])
             self._fixed.clear()
+
+    def _balances(self, slots: Sequence[int]) -> bool:
+        return any(self._knobs[slot].weighting == "gradnorm" for slot in slots)
 
     def _memory(self, slot: int) -> dict[str, Tensor]:
         """The tensors whose row *slot* the weighting of its trial needs to go on."""
@@ -217,7 +247,7 @@ class Weighting:
         """The weights of *slots* but for what is learned; kept until something changes them."""
         if slots not in self._fixed:
             rows = [self._weights(*each) for each in zip(slots, progress, strict=True)]
-            found = torch.tensor(rows, dtype=self._learned.dtype, device=self._learned.device)
+            found = devices.tensor(rows, self._learned.dtype, self._learned.device)
             if any(self._knobs[slot].weighting == "annealed" for slot in slots):
                 return found
             self._fixed[slots] = found
@@ -239,18 +269,20 @@ class Weighting:
             return None
         if slots not in self._kinds:
             marks = [
-                torch.stack([weighed(each, names) & (each.weighting == name) for each in chosen])
+                [(weighed(each, names) & (each.weighting == name)).tolist() for each in chosen]
                 for name, names in _LEARNED.items()
             ]
-            self._kinds[slots] = _Masks(*(each.to(self._learned.device) for each in marks))
+            device = self._learned.device
+            self._kinds[slots] = _Masks(*(devices.tensor(m, torch.bool, device) for m in marks))
         return self._kinds[slots]
 
     def _pull(
         self,
-        rows: list[int],
+        rows: Int64[Tensor, " G"],
         balanced: Bool[Tensor, "G K"],
         terms: Float[Tensor, "G K"],
         norms: Float[Tensor, "G K"],
+        asymmetry: Float[Tensor, "G 1"],
     ) -> Float[Tensor, "G K"]:
         """d/dfactor of sum |G - mean(G) rate^asymmetry|, what is subtracted taken as constant.
 
@@ -259,22 +291,26 @@ class Weighting:
         sizes = self._learned[rows] * norms
         left = terms / self._first[rows].clamp(min=_TINY)
         rate = (left / _mean(left, balanced)).clamp(min=_TINY)
-        target = _mean(sizes, balanced) * torch.exp(
-            self._column(rows, "gradnorm_asymmetry") * rate.log()
-        )
+        target = _mean(sizes, balanced) * torch.exp(asymmetry * rate.log())
         return (sizes - target).sign() * norms
 
-    def _rebalanced(self, rows: list[int], gradient: Float[Tensor, "G K"]) -> Float[Tensor, "G K"]:
-        """The factors after a step down *gradient*; their sum is their number again."""
-        masks = self._masks(tuple(rows))
+    def _rebalanced(
+        self, slots: Sequence[int], rows: Int64[Tensor, " G"], gradient: Float[Tensor, "G K"]
+    ) -> Float[Tensor, "G K"]:
+        """The factors of *slots* after a step down *gradient*; their sum is their number again."""
+        masks = self._masks(tuple(slots))
         assert masks is not None
-        moved = self._learned[rows] - self._column(rows, "gradnorm_rate") * gradient
+        moved = self._learned[rows] - self._column(slots, "gradnorm_rate") * gradient
         moved = moved.clamp(min=_SMALLEST)
         return torch.where(masks.balanced, moved / _mean(moved, masks.balanced), 1.0)
 
-    def _column(self, rows: Sequence[int], knob: str) -> Float[Tensor, "G 1"]:
-        values = [[getattr(self._knobs[slot], knob)] for slot in rows]
-        return torch.tensor(values, dtype=self._learned.dtype, device=self._learned.device)
+    def _rows(self, slots: Sequence[int]) -> Int64[Tensor, " G"]:
+        """*slots* as an index that lies on the device: for a list a GPU would be waited for."""
+        return devices.tensor(slots, torch.int64, self._learned.device)
+
+    def _column(self, slots: Sequence[int], knob: str) -> Float[Tensor, "G 1"]:
+        values = [[getattr(self._knobs[slot], knob)] for slot in slots]
+        return devices.tensor(values, self._learned.dtype, self._learned.device)
 
 
 def _mean(values: Float[Tensor, "G K"], chosen: Bool[Tensor, "G K"]) -> Float[Tensor, "G 1"]:

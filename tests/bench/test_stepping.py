@@ -6,11 +6,13 @@ import math
 import pytest
 import torch
 
-from cubeopt.bench import floor, packing, stepping
+from cubeopt.bench import floor, measuring, packing, stepping
 from cubeopt.bench.operations import Operations
 from cubeopt.lattice.cube import Cube
 from cubeopt.training.optim import PackAdamW
 from cubeopt.trial import CubeShape
+
+from ..training.pretended import GPU, PretendedGpu
 
 CPU = torch.device("cpu")
 SMALL = CubeShape(
@@ -47,6 +49,19 @@ def test_a_report_has_every_section_and_is_one_json_document(monkeypatch):
     }
     content = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert content["machine"]["threads"] == torch.get_num_threads()
+
+
+def test_what_one_process_measures_of_a_gpu_has_its_tensors_on_it(monkeypatch):
+    monkeypatch.setenv("CUBEOPT_CUDA_GRAPHS", "off")
+    monkeypatch.setattr(stepping, "SHAPE", SMALL)
+    monkeypatch.setattr(stepping, "_WIDTHS", (3,))
+    monkeypatch.setattr(stepping, "_LAUNCHES", 10)
+    monkeypatch.setattr(measuring, "_WARM_UP", 0)
+    with PretendedGpu(monkeypatch):
+        figures = [*stepping._beside(GPU, 1), *stepping._operations(GPU, 1)]
+    assert [each.what for each in figures if "graphs" in each.what] == [
+        "a step of a pack of 3: with CUDA graphs / without"
+    ]
 
 
 @pytest.mark.parametrize(("most", "found"), [(5, 0), (8, 8), (13, 12), (1000, 16)])

@@ -28,7 +28,7 @@ def test_the_plain_cube_is_the_same_function(tiers, readout):
     row = cube.layout.initial(3).double()
     source = torch.randn(8, 16, dtype=torch.float64)
     knobs = columns([TrialSpec(shape=shape)], CPU, torch.float64)
-    expected = cube.forward(row[None], source[None], knobs.cube)
+    expected = cube.forward(row[None], source[None], knobs.halting_threshold)
     found = StraightCube(cube, row, tiers)(source)
     for name in ("output", "gates", "active", "steps", "ponder", "change", "roughness"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name))

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
+from cubeopt.lattice import pack
 from cubeopt.lattice.cube import Cube
-from cubeopt.lattice.pack import Column
-from cubeopt.trial import CubeKnobs, CubeShape, Expert
+from cubeopt.trial import CubeKnobs, CubeShape, Expert, TrialSpec
 
 SIZES = {
     "lattice_size": (2, 3, 4),
@@ -39,7 +39,8 @@ def shaped(**values):
 
 
 def columns(*knobs):
-    return Column([CubeKnobs(**each) for each in knobs], CPU, torch.float64)
+    specs = [TrialSpec(cube=CubeKnobs(**each)) for each in knobs]
+    return pack.columns(specs, CPU, torch.float64).halting_threshold
 
 
 class SlowCube:

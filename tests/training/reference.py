@@ -58,8 +58,8 @@ class Trainer:
             {0: (self.spec.plan.data_seed, step)}, 1, self.spec.shape.batch_size
         )
         knobs = columns([self.spec], torch.device("cpu"), torch.float64)
-        passage = self.cube.forward(self.weights[None], source, knobs.cube)
-        found = losses.terms(passage, source, target, knobs.loss)
+        passage = self.cube.forward(self.weights[None], source, knobs.halting_threshold)
+        found = losses.terms(passage, source, target, knobs.legacy_log)
         each = {name: value[0] for name, value in found.items()}
         self.epoch.append({name: float(value.detach()) for name, value in each.items()})
         weights = self._weights(step)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cubeopt.lattice import pack
 from cubeopt.lattice.cube import Passage
-from cubeopt.lattice.pack import Column
 from cubeopt.training import losses
-from cubeopt.trial import LossKnobs
+from cubeopt.trial import LossKnobs, TrialSpec
 
 
 def normal(*shape, seed=0):
@@ -79,7 +79,8 @@ def test_the_emergence_of_a_single_expert_is_nought():
 
 
 def knobs(*each):
-    return Column(each, torch.device("cpu"), torch.float64)
+    specs = [TrialSpec(loss=knobs) for knobs in each]
+    return pack.columns(specs, torch.device("cpu"), torch.float64).legacy_log
 
 
 def passage(seed=0):

@@ -44,7 +44,7 @@ def outputs(run: PackRun, feed: Feed, rows: Rows) -> tuple[torch.Tensor, torch.T
     """What the cube makes of *rows* in one piece, as embeddings, and what it should make."""
     embeddings = feed.dataset.embeddings.double()
     entered = feed.source_scale.apply(embeddings[rows.source])
-    output = run.cube.forward(run.arena, entered[None], run._knobs([0]).cube).output[0]
+    output = run.cube.forward(run.arena, entered[None], run._knobs([0]).halting_threshold).output[0]
     return feed.target_scale.undo(output), embeddings[rows.target]
 
 
@@ -123,7 +123,7 @@ def test_the_gates_of_a_split_are_judged_together(dataset, tasks):
     run = train(start(feed, 1, {0: spec()}), 12)
     rows = dataset.rows(tasks, "validation")
     entered = feed.source_scale.apply(dataset.embeddings.double()[rows.source])
-    passage = run.cube.forward(run.arena, entered[None], run._knobs([0]).cube)
+    passage = run.cube.forward(run.arena, entered[None], run._knobs([0]).halting_threshold)
     whole = gating.metrics(
         gating.sums(passage.gates, rows.task, tasks), ["local", "functional", "distant"]
     )

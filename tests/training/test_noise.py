@@ -64,6 +64,14 @@ def test_trials_steps_and_purposes_are_independent(other):
         assert float(correlation) == pytest.approx(0.0, abs=4 / math.sqrt(40_000))
 
 
+def shown(source, places):
+    return noise.with_input_noise(source, noise.input_noise(places, source.dtype, CPU))
+
+
+def kept(shape, places, dtype):
+    return noise.kept(shape, noise.dropout(places, dtype, CPU))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_noise_is_the_same_bits_in_every_slot(dtype):
     noisy = [
@@ -74,18 +82,18 @@ def test_noise_is_the_same_bits_in_every_slot(dtype):
     shape = noisy[0].spec.shape
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 0, 3]):
         places = [noisy[p] for p in order]
-        together = noise.with_input_noise(source[order], places)
-        masks = noise.kept(shape, places, dtype, CPU)
+        together = shown(source[order], places)
+        masks = kept(shape, places, dtype)
         for slot, p in enumerate(order):
-            assert torch.equal(together[slot], noise.with_input_noise(source[[p]], [noisy[p]])[0])
-            alone = noise.kept(shape, [noisy[p]], dtype, CPU)
+            assert torch.equal(together[slot], shown(source[[p]], [noisy[p]])[0])
+            alone = kept(shape, [noisy[p]], dtype)
             assert torch.equal(masks[slot], torch.ones_like(masks[0]) if p == 2 else alone[0])
-    assert torch.equal(noise.with_input_noise(source, [*noisy[:2], noisy[2], None])[2:], source[2:])
+    assert torch.equal(shown(source, [*noisy[:2], noisy[2], None])[2:], source[2:])
 
 
 def test_input_noise_leaves_the_size_of_its_input():
     source = torch.randn(1, 1000, 32, generator=torch.Generator().manual_seed(0))
-    noisy = noise.with_input_noise(source, [place(input_noise=2.0)])
+    noisy = shown(source, [place(input_noise=2.0)])
     assert float(noisy.std()) == pytest.approx(1.0, abs=0.02)
     expected = 1.0 / math.sqrt(5.0)
     assert float((noisy * source).mean()) == pytest.approx(expected, abs=0.02)
@@ -93,7 +101,7 @@ def test_input_noise_leaves_the_size_of_its_input():
 
 def test_dropout_keeps_what_it_says_at_the_size_it_had():
     places = [place(dropout=0.25), place(), None]
-    mask = noise.kept(place().spec.shape, places, torch.float64, CPU)
+    mask = kept(place().spec.shape, places, torch.float64)
     assert mask.shape == (3, 36, 8, 6)
     assert set(mask[0].flatten().tolist()) == {0.0, 1.0 / 0.75}
     assert float((mask[0] > 0).double().mean()) == pytest.approx(0.75, abs=0.04)
@@ -102,5 +110,5 @@ def test_dropout_keeps_what_it_says_at_the_size_it_had():
 
 def test_without_noise_nothing_is_drawn():
     source = torch.zeros(2, 8, 32)
-    assert noise.with_input_noise(source, [place(), None]) is source
-    assert noise.kept(place().spec.shape, [place(), None], torch.float32, CPU) is None
+    assert shown(source, [place(), None]) is source
+    assert kept(place().spec.shape, [place(), None], torch.float32) is None
