@@ -105,6 +105,10 @@ class Gallery:
             adorned[f"{note_str_key_prefix(None)}0"] = kept.note
         return adorned
 
+    def has(self, name: str) -> bool:
+        """Whether the study called *name* is ours."""
+        return stamps.stamp(self._engine, name) is not None
+
     def file(self, artifact_id: str) -> bytes:
         """The artifact as it is now; KeyError when there is none, or not any more."""
         for name, kept in list(self._kept.items()):

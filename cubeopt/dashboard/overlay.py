@@ -4,6 +4,9 @@ What stands in them is not touched. A study's system attributes are those of the
 what `gallery` makes of our own rows when somebody looks.
 """
 
+import copy
+import heapq
+import math
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from cubeopt.dashboard import note
 from cubeopt.dashboard.gallery import Gallery
 from cubeopt.db import showcase
 from cubeopt.db.showcase import Shown
@@ -66,12 +70,18 @@ class Overlay(BaseStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Trials that nobody changes, by number; of those that have ended each is read once."""
+        """Trials that nobody changes, by number; of those that have ended each is read once.
+
+        Of a study of ours the `note.CURVES` that came farthest have their values after each epoch.
+        """
         with self._lock:
             known = self._trials.setdefault(study_id, _Trials())
         with known.lock:
             known.learn(showcase.read(self._tables.engine, study_id, known.last, known.opened))
             found = list(known.by_number.values())
+            if len(known.courses) > note.CURVES and self._is_ours(study_id, known):
+                kept = known.farthest(self._tables.get_study_directions(study_id)[0])
+                found = [each if each.number in kept else known.bare(each) for each in found]
         return [each for each in found if states is None or each.state in states]
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -118,6 +128,11 @@ class Overlay(BaseStorage):
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         _refuse()
 
+    def _is_ours(self, study_id: int, known: "_Trials") -> bool:
+        if not known.ours:
+            known.ours = self._gallery.has(self._tables.get_study_name_from_id(study_id))
+        return known.ours
+
     def _forget(self, kept: set[int]) -> None:
         with self._lock:
             for study_id in set(self._trials) - kept:
@@ -159,7 +174,10 @@ class _Trials:
 
     by_number: dict[int, FrozenTrial] = field(default_factory=dict)
     opened: set[int] = field(default_factory=set)  # ids of those that have not ended
+    courses: set[int] = field(default_factory=set)  # numbers of those with values on the way
+    shortened: dict[int, FrozenTrial] = field(default_factory=dict)  # the same without
     last: int = -1  # the highest id
+    ours: bool = False  # as far as is known
     lock: Lock = field(default_factory=Lock)
 
     def learn(self, news: Sequence[Shown]) -> None:
@@ -167,11 +185,34 @@ class _Trials:
         for each in news:
             trial = _frozen(each)
             self.by_number[each.number] = trial
+            self.shortened.pop(each.number, None)
+            if trial.intermediate_values:
+                self.courses.add(each.number)
             self.last = max(self.last, each.trial_id)
             (self.opened.discard if trial.state.is_finished() else self.opened.add)(each.trial_id)
         if gone:  # somebody has deleted the study while we looked
             self.opened -= gone
         self.by_number = dict(sorted(self.by_number.items()))
+
+    def farthest(self, direction: StudyDirection) -> set[int]:
+        """The numbers of `note.CURVES` trials: those under way, then by epochs, then by value."""
+        sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+
+        def place(number: int) -> tuple[bool, int, float, int]:
+            trial = self.by_number[number]
+            epoch = max(trial.intermediate_values)
+            value = trial.intermediate_values[epoch]
+            worth = math.inf if math.isnan(value) else sign * value
+            return trial.state.is_finished(), -epoch, worth, number
+
+        return set(heapq.nsmallest(note.CURVES, self.courses, place))
+
+    def bare(self, trial: FrozenTrial) -> FrozenTrial:
+        """*trial* without its values on the way."""
+        if trial.number not in self.shortened:
+            shortened = self.shortened[trial.number] = copy.copy(trial)
+            shortened.intermediate_values = {}
+        return self.shortened[trial.number]
 
 
 def _frozen(shown: Shown) -> FrozenTrial:

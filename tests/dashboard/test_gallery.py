@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from optuna_dashboard import _custom_plot_data
 from sqlalchemy import Engine, text
 
-from cubeopt.dashboard import gallery, optuna_pages
+from cubeopt.dashboard import gallery, note, optuna_pages
 from cubeopt.dashboard.gallery import Gallery, Shelf
 from cubeopt.dashboard.overlay import Overlay
 from cubeopt.db.engine import optuna_url
@@ -62,11 +62,11 @@ def test_a_study_has_our_plots_a_note_and_files(dashboard: Served, trained: Stud
     best = found.summary().best
     assert best is not None
     assert shown["note"]["version"] == 0
-    note = shown["note"]["body"]
-    assert f"trial {best.trial}, fvu {best.value:.4f}" in note
-    assert "budget.trials is spent: 6 of 6 used" in note
-    assert "/studies/tiny/training" in note
-    file = yaml.safe_load(note.partition("```yaml\n")[2].partition("```")[0])
+    body = shown["note"]["body"]
+    assert f"trial {best.trial}, fvu {best.value:.4f}" in body
+    assert "budget.trials is spent: 6 of 6 used" in body
+    assert "/studies/tiny/training" in body
+    file = yaml.safe_load(body.partition("```yaml\n")[2].partition("```")[0])
     assert study.parse(file, "note") == study.stored(trained.spec)
     assert [each["filename"] for each in shown["artifacts"]] == [
         "tiny.yaml",
@@ -289,6 +289,31 @@ def test_trials_are_read_as_optuna_reads_them(engine: Engine, overlay: Overlay) 
     assert overlay.get_all_studies() == []
     with pytest.raises(KeyError):
         overlay.get_study_name_from_id(study_id)
+
+
+def test_of_many_trials_those_that_came_farthest_have_their_curves(
+    dashboard: Served, trained: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = mirror.open_storage(optuna_url(dashboard.engine))
+    others = optuna.create_study(storage=storage, study_name="many of others")
+    for number in range(4):
+        trial = others.ask()
+        trial.report(0.5, number)
+        others.tell(trial, 0.5)
+    overlay = Overlay(storage, Gallery(dashboard.engine))
+    ours = overlay.get_study_id_from_name("tiny")
+    whole = overlay.get_all_trials(ours)
+    assert sum(bool(each.intermediate_values) for each in whole) > 3
+    monkeypatch.setattr(note, "CURVES", 3)
+    places = [(-len(t.intermediate_values), t.value, t.number) for t in whole]
+    kept = {number for _, _, number in sorted(places)[:3]}
+    for shown, each in zip(overlay.get_all_trials(ours), whole, strict=True):
+        expected = each.intermediate_values if each.number in kept else {}
+        assert vars(shown) == {**vars(each), "intermediate_values": expected}
+    assert all(each.intermediate_values for each in overlay.get_all_trials(others._study_id))
+    found = material.load(dashboard.engine, "tiny")
+    assert "here of the 3 trials of 6 that came farthest" in note.of(found, found.summary())
+    storage.engine.dispose()
 
 
 def test_the_overlay_itself_writes_nothing_but_notes(overlay: Overlay) -> None:
