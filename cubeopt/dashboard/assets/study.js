@@ -2,6 +2,14 @@
 import { draw, fetched, shown } from "./charts.js";
 
 const page = document.getElementById("study");
+// What draws comes last: a second of work before which the page says all that it can in words.
+const drawing = new Promise((resume, fail) => {
+  if (window.Plotly) return resume();
+  const script = document.getElementById("plotly");
+  script.addEventListener("load", resume);
+  script.addEventListener("error", () => fail(new Error("the charts' script did not come; load the page again")));
+});
+drawing.catch(() => {}); // said by who waits for it
 const part = (id) => document.getElementById(id);
 let version = "";
 
@@ -89,6 +97,7 @@ function show(content) {
 
 /** One chart at a time, so that the first ones are on the screen before the last ones are made. */
 async function drawAll(charts) {
+  await drawing;
   for (const [name, chart] of Object.entries(charts)) {
     draw(part(name), chart);
     await new Promise((resume) => setTimeout(resume));
