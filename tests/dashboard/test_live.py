@@ -42,6 +42,11 @@ _DOTS = """selector => {
     const dots = traces.filter(trace => trace.mode === "markers");
     return dots.flatMap(({ x, y }) => [...x].map((trial, nth) => [trial, y[nth]]));
 }"""
+_CURVE = """() => {
+    const traces = document.querySelector("#curves .plot").data;
+    const { x, y } = traces.find(trace => trace.name === "full run (1)");
+    return [...x].map((epoch, nth) => [epoch, y[nth]]).filter(([epoch]) => epoch !== null);
+}"""
 _PLOTS = ("rung-ladder", "short-and-full", "promotions", "workers-over-time")  # ours, in Optuna's
 
 
@@ -230,20 +235,18 @@ def _check_study(page: Page, live: Live) -> None:
     complete.wait_for(timeout=_LIMIT)
     expect(page.locator("#facts dd").first).to_have_text(str(len(live.short)))
     expect(page.locator("#ladder .says")).to_contain_text("3 completed the short run")
+    count = f"count => ({_DOTS})('#history .plot').length === count"
+    page.wait_for_function(count, arg=len(live.short), timeout=_LIMIT)
     shown = dict(page.evaluate(_DOTS, "#history .plot"))
     assert shown == {number: float(f"{value:.5g}") for number, value in live.short.items()}
 
 
 def _check_curve(page: Page, live: Live) -> None:
     """The running full run's curve is there to its newest epoch."""
-    script = """() => {
-        const traces = document.querySelector("#curves .plot").data;
-        const { x, y } = traces.find(trace => trace.name === "full run (1)");
-        return [...x].map((epoch, nth) => [epoch, y[nth]]).filter(([epoch]) => epoch !== null);
-    }"""
-    shown = dict(page.evaluate(script))
+    newest = f"last => Math.max(...({_CURVE})().map(([epoch]) => epoch)) === last"
+    page.wait_for_function(newest, arg=live.full.epoch, timeout=_LIMIT)  # drawn after the facts
+    shown = dict(page.evaluate(_CURVE))
     stored = {epoch: float(f"{each.value:.6g}") for epoch, each in live.curve().items()}
-    assert max(shown) == live.full.epoch
     assert shown == {epoch: stored[epoch] for epoch in shown}
 
 
