@@ -1,8 +1,6 @@
-// Draws every figure.chart of the page from the address in its data-source, which answers with
-// {figure: {data, layout} | null, says, columns, rows, empty}; see Chart in context.py.
-//
-// import { redraw } from "./charts.js": fetches and draws again, keeping zoom, pan and what the
-// legend hides. Parallel calls for one chart are one: the newest address wins.
+// draw(chart, content) draws a figure.chart from what /data gives: {figure: {data, layout} | null,
+// says, columns, rows, empty}; see Chart in context.py. Drawn again it keeps zoom, pan and what the
+// legend hides.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new WeakMap(); // chart: what it was last drawn from
@@ -18,8 +16,7 @@ export async function fetched(address, options = {}) {
   let answer;
   try {
     answer = await fetch(address, { headers: { Accept: "application/json" }, ...options });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+  } catch {
     throw new Error("The dashboard does not answer. Is cubeopt dashboard still running?");
   }
   if (answer.status === 401) {
@@ -29,25 +26,6 @@ export async function fetched(address, options = {}) {
   const content = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(content.reason ?? `The dashboard answered ${answer.status}.`);
   return content;
-}
-
-/** Draw *chart* again, from *source* or from where it came before. */
-export async function redraw(chart, source) {
-  if (source !== undefined) chart.dataset.source = source;
-  chart.asked?.abort();
-  const asked = (chart.asked = new AbortController());
-  chart.classList.toggle("stale", source !== undefined);
-  chart.setAttribute("aria-busy", "true");
-  try {
-    draw(chart, await fetched(chart.dataset.source, { signal: asked.signal }));
-  } catch (error) {
-    if (error.name !== "AbortError") fail(chart, error);
-  } finally {
-    if (chart.asked === asked) {
-      chart.classList.remove("stale");
-      chart.removeAttribute("aria-busy");
-    }
-  }
 }
 
 /** Draw *content*, as /data gives it, into *chart*. */
@@ -75,19 +53,6 @@ function name(chart, plot) {
   const svg = plot.querySelector("svg.main-svg");
   svg?.setAttribute("role", "img");
   svg?.setAttribute("aria-label", chart.querySelector("figcaption").textContent);
-}
-
-function fail(chart, error) {
-  const plot = chart.querySelector(".plot");
-  if (plot.classList.contains("js-plotly-plot")) {
-    chart.querySelector(".says").textContent = `Not up to date: ${error.message}`;
-    return;
-  }
-  say(plot, error.message, "error");
-  const again = document.createElement("button");
-  again.textContent = "Try again";
-  again.addEventListener("click", () => redraw(chart));
-  plot.append(again);
 }
 
 function say(plot, text, kind) {
@@ -166,5 +131,3 @@ dark.addEventListener("change", () => {
     if (drawn.has(chart)) draw(chart, drawn.get(chart));
   }
 });
-
-for (const chart of document.querySelectorAll("figure.chart[data-source]")) redraw(chart);
