@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -67,8 +67,6 @@ def fragment(template: str, **values: Any) -> str:
 
 def data(content: Any, status: int = 200) -> Response:
     """*content* as JSON; NaN and infinity have no place in it."""
-    if isinstance(content, Chart):
-        content = asdict(content)
     text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return Response(text, status, {"Cache-Control": "no-store"}, media_type="application/json")
 

@@ -7,7 +7,7 @@ const drawn = new WeakMap(); // chart: what it was last drawn from
 const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
 
 /** The value of a variable of the style sheet. */
-export function colour(name) {
+function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
